@@ -1,0 +1,2 @@
+//! The `diskwire` command.
+fn main() {}
