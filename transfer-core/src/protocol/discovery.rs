@@ -1,0 +1,270 @@
+//! Beacon and bell: how a lane shows that it lives, calls others, and notices that it is called.
+//!
+//! A call is an entry REQ, then a beacon that names it, then a ring of the target's bell: in this order,
+//! each after the one before has been written. Who is rung remembers the new value *before* it looks at
+//! the beacons, so no ring is lost between; and it looks every T_scan anyway, since a late duplicate of
+//! an old ring can hide a new one. Before each beacon is written the old one is read back: what is there
+//! must be ours, or another process has our identity (rule 14 as decided).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use storage_mapping::Instant;
+use storage_mapping::block::time::earliest;
+
+use crate::format::beacon::Beacon;
+
+/// Tokens of own beacons that are remembered.
+const TOKENS_KEPT: usize = 64;
+/// How long after the last connection the bell is polled fast.
+const WARM: Duration = Duration::from_secs(60);
+/// Bell poll while warm.
+const BELL_WARM: Duration = Duration::from_millis(20);
+/// Bell poll afterwards.
+const BELL_IDLE: Duration = Duration::from_secs(1);
+/// Bell poll in deep idle.
+const BELL_DEEP: Duration = Duration::from_secs(5);
+/// When idle becomes deep idle.
+const DEEP_AFTER: Duration = Duration::from_secs(600);
+/// Scans that rings may cause at once.
+const SCAN_BURST: u32 = 5;
+/// A further scan by rings is allowed after each of these.
+const SCAN_REFILL: Duration = Duration::from_millis(500);
+/// A beacon that did not open is looked at again after these.
+const RESCANS: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
+
+/// What the own beacon on the disk says about us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadBack {
+    /// It is the last one we wrote.
+    Current,
+    /// It is an older one of ours: a late write. Write again.
+    Old,
+    /// It does not open.
+    Unreadable,
+    /// Another process writes it.
+    Foreign,
+}
+
+/// Keeps the own beacon on the disk.
+#[derive(Debug)]
+pub struct BeaconKeeper {
+    counter: u64,
+    tokens: VecDeque<(u64, [u8; 8])>,
+    due: Instant,
+    busy: bool,
+    dirty: bool,
+    /// Old beacons of ours that came back.
+    pub late_writes: u64,
+}
+
+impl BeaconKeeper {
+    /// A beacon that is due at once.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { counter: 0, tokens: VecDeque::new(), due: now, busy: false, dirty: true, late_writes: 0 }
+    }
+
+    /// Its content has changed: write it soon.
+    pub fn mark_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Whether a beacon is to be written now; the first needs no read-back.
+    pub fn poll_due(&mut self, now: Instant) -> Option<bool> {
+        if self.busy || !(self.dirty || now >= self.due) {
+            return None;
+        }
+        self.busy = true;
+        Some(self.counter > 0)
+    }
+
+    /// Judges the own beacon as it was read back.
+    pub fn judge(&mut self, beacon: Option<&Beacon>, incarnation: u64, nonce: &[u8; 16]) -> ReadBack {
+        let Some(beacon) = beacon else { return ReadBack::Unreadable };
+        let mine = &beacon.incarnation_nonce == nonce;
+        let version = beacon.header.version;
+        let known = self.tokens.iter().any(|(number, token)| *number == version && *token == beacon.token);
+        if mine && known {
+            return if version == self.counter { ReadBack::Current } else { ReadBack::Old };
+        }
+        if !mine && beacon.header.incarnation < incarnation { ReadBack::Old } else { ReadBack::Foreign }
+    }
+
+    /// Numbers the next beacon.
+    pub fn next(&mut self, token: [u8; 8]) -> u64 {
+        self.counter += 1;
+        self.dirty = false;
+        self.tokens.push_back((self.counter, token));
+        if self.tokens.len() > TOKENS_KEPT {
+            self.tokens.pop_front();
+        }
+        self.counter
+    }
+
+    /// The write has ended; after an error it is tried again soon.
+    pub fn handle_written(&mut self, now: Instant, success: bool, period: Duration) {
+        self.busy = false;
+        self.due = now + if success { period } else { Duration::from_millis(200) };
+    }
+
+    /// The read-back failed or was inconclusive: try again.
+    pub fn handle_read_again(&mut self, now: Instant) {
+        self.busy = false;
+        self.due = now + Duration::from_millis(50);
+    }
+
+    /// When the next beacon is due.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        if self.busy {
+            None
+        } else if self.dirty {
+            Some(Instant::ZERO)
+        } else {
+            Some(self.due)
+        }
+    }
+}
+
+/// Watches the own bell and decides when to look at the beacons.
+#[derive(Debug)]
+pub struct BellWatcher {
+    remembered: Option<[u8; 32]>,
+    poll_due: Instant,
+    polling: bool,
+    scanning: bool,
+    scan_due: Instant,
+    scan_period: Duration,
+    tokens: u32,
+    refill_due: Instant,
+    rescan: usize,
+    warm_since: Instant,
+}
+
+impl BellWatcher {
+    /// A bell whose value is not known yet; the first look is a scan.
+    #[must_use]
+    pub fn new(now: Instant, scan_period: Duration) -> Self {
+        Self {
+            remembered: None,
+            poll_due: now,
+            polling: false,
+            scanning: false,
+            scan_due: now,
+            scan_period,
+            tokens: SCAN_BURST,
+            refill_due: now,
+            rescan: 0,
+            warm_since: now,
+        }
+    }
+
+    /// There was a connection a moment ago: others may follow soon.
+    pub fn warm(&mut self, now: Instant) {
+        self.warm_since = now;
+        self.poll_due = self.poll_due.min(now + BELL_WARM);
+    }
+
+    /// Time since the last connection.
+    #[must_use]
+    pub fn quiet(&self, now: Instant) -> Duration {
+        now.since(self.warm_since)
+    }
+
+    fn interval(&self, now: Instant) -> Duration {
+        match self.quiet(now) {
+            quiet if quiet < WARM => BELL_WARM,
+            quiet if quiet < DEEP_AFTER => BELL_IDLE,
+            _ => BELL_DEEP,
+        }
+    }
+
+    /// Whether the bell is to be read now.
+    pub fn poll_bell(&mut self, now: Instant) -> bool {
+        let due = !self.polling && now >= self.poll_due;
+        self.polling |= due;
+        due
+    }
+
+    /// The bell as it was read. Remembers first; the scan comes after.
+    pub fn handle_bell(&mut self, now: Instant, value: Option<[u8; 32]>) {
+        self.polling = false;
+        self.poll_due = now + self.interval(now);
+        let Some(value) = value else { return };
+        if self.remembered != Some(value) {
+            self.remembered = Some(value);
+            while self.tokens < SCAN_BURST && self.refill_due <= now {
+                self.tokens += 1;
+                self.refill_due = self.refill_due + SCAN_REFILL;
+            }
+            if self.tokens > 0 {
+                if self.tokens == SCAN_BURST {
+                    self.refill_due = now + SCAN_REFILL;
+                }
+                self.tokens -= 1;
+                self.scan_due = now;
+            } else {
+                self.scan_due = self.scan_due.min(self.refill_due);
+            }
+        }
+    }
+
+    /// Whether the beacons are to be read now.
+    pub fn poll_scan(&mut self, now: Instant) -> bool {
+        let due = !self.scanning && now >= self.scan_due;
+        self.scanning |= due;
+        due
+    }
+
+    /// The beacons were read; `unreadable` if one did not open.
+    pub fn handle_scanned(&mut self, now: Instant, unreadable: bool) {
+        self.scanning = false;
+        if unreadable && self.rescan < RESCANS.len() {
+            self.scan_due = now + RESCANS[self.rescan];
+            self.rescan += 1;
+        } else {
+            self.rescan = 0;
+            self.scan_due = now + self.scan_period;
+        }
+    }
+
+    /// When to look again.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        let poll = (!self.polling).then_some(self.poll_due);
+        earliest(poll, (!self.scanning).then_some(self.scan_due))
+    }
+}
+
+/// Rings of one call: at once, then after 1, 2, 4 … seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Ringing {
+    due: Instant,
+    pause: Duration,
+}
+
+impl Ringing {
+    /// A call that rings as soon as its beacon is written.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { due: now, pause: Duration::from_secs(1) }
+    }
+
+    /// Whether to ring now.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        if now < self.due {
+            return false;
+        }
+        self.due = now + self.pause;
+        self.pause = (self.pause * 2).min(Duration::from_secs(16));
+        true
+    }
+
+    /// When to ring again.
+    #[must_use]
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+}

@@ -1,0 +1,1214 @@
+//! One process on the volume: its identity, its beacon and bell, and its connections.
+//!
+//! An initiating process (`cp`) makes calls; lane 0 (`serve`) also answers them. Whom it answers is
+//! decided by its own list of keys; the host table on the disk only says where a lane's records lie.
+//! What holds: nothing is written before the start has claimed a new incarnation; a caller gets an entry
+//! only after its handshake proved a key of the list that is also the key of its row; if the own beacon
+//! is written by somebody else, everything stops.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use storage_mapping::block::time::earliest;
+use storage_mapping::{
+    Buffer, BufferPool, FencePolicy, Instant, IoBuffer, IoCompletion, IoRequest, IoTag, Lba, Operation,
+    SharedBuffer,
+};
+use thiserror::Error;
+use volume::header::{Edition, Header, RecordType, emit_page, parse_page, seal_page};
+use volume::record::{Record, Rows, Text};
+use volume::{BLOCK_BYTES, BlockAddress, Layout, OwnedRanges};
+
+use super::connection::{
+    Answer, Connection, ConnectionId, ConnectionIo, IoCommand, Opening, Peer, Phase, Shared, SlotPairs,
+    binding, nonce_low,
+};
+use super::discovery::{BeaconKeeper, BellWatcher, ReadBack, Ringing};
+use super::handshake::{self, Hello, Secrets};
+use super::owner_mac::OwnerKey;
+use super::pair::{PairRead, PairReader, PairWriter};
+use super::pool::SegmentPool;
+use super::seal::{SealDone, SealWork};
+use super::startup::{LocalState, Startup, StartupFailure, StartupIo, StartupStep};
+use super::timer::ANSWER_TIMEOUT;
+use crate::format::beacon::{Beacon, BeaconState, Bell, OutCall};
+use crate::format::control_area::{IN_STATE_ANSWERED, IN_STATE_REFUSED, InCall, InDirectory};
+use crate::format::host_table::HostRecord;
+use crate::format::map::{TableMap, address};
+use crate::format::process_id_table::{CloseReason, EntryState, ProcessIdEntry, Role};
+use crate::payload::Segment;
+use crate::random::{Random, random_bytes};
+
+/// Handshakes opened per second and owner, at most.
+const HANDSHAKES_PER_SECOND: u32 = 8;
+/// Refusals kept in the in-directory, at most.
+const REFUSALS_MAX: usize = 16;
+/// How long a refusal stays there.
+const REFUSAL_KEPT: Duration = Duration::from_secs(60);
+
+/// Who this process is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its lane (row of the host table).
+    pub lane: u16,
+    /// Name of its host.
+    pub name: Text<64>,
+    /// Incarnation; 0 before the start is done.
+    pub incarnation: u64,
+    /// Incarnation nonce.
+    pub nonce: [u8; 16],
+}
+
+impl Identity {
+    /// Low half of the nonce, as headers carry it.
+    #[must_use]
+    pub fn nonce_low(&self) -> u64 {
+        nonce_low(&self.nonce)
+    }
+}
+
+/// A host that may connect, or be connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedPeer {
+    /// Its name.
+    pub name: String,
+    /// Its X25519 public key.
+    pub key: [u8; 32],
+}
+
+/// What a process is told at its start.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// Own row of the host table.
+    pub own: HostRecord,
+    /// Whether it answers calls.
+    pub answers: bool,
+    /// Own secrets.
+    pub secrets: Secrets,
+    /// The peers it knows.
+    pub peers: Vec<AllowedPeer>,
+    /// Segments in flight per direction, at most.
+    pub window: u16,
+    /// Connections of one peer, at most.
+    pub connections_per_peer_max: usize,
+    /// What the host remembers of this lane.
+    pub local: LocalState,
+}
+
+/// Something the process is told.
+#[derive(Debug)]
+pub enum Event {
+    /// Write this into the local state, durably, then call [`Endpoint::handle_persisted`].
+    Persist(LocalState),
+    /// The start is done; calls can be made.
+    Started,
+    /// The lane cannot be used; nothing more is written.
+    Stopped(StartupFailure),
+    /// A connection is established.
+    Connected {
+        /// Which.
+        connection: ConnectionId,
+        /// Own role.
+        role: Role,
+        /// Name of the peer.
+        peer: String,
+        /// Payload of a segment, at most.
+        seg_max: u32,
+    },
+    /// A command came through the process id table.
+    Command {
+        /// Which connection.
+        connection: ConnectionId,
+        /// Its code.
+        opcode: u16,
+        /// Its request.
+        request: u64,
+        /// Its body, opened.
+        body: Vec<u8>,
+    },
+    /// A connection has ended, or a call came to nothing.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Something for the log.
+    Notice(String),
+    /// Internal: the out-directory must be written.
+    CallsChanged,
+    /// Internal: the in-directory must be written.
+    AnswersChanged,
+}
+
+/// What I/O was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Startup(StartupIo),
+    BeaconRead,
+    BeaconWrite,
+    BellRead,
+    Ring,
+    Scan,
+    CallerEntry { host: u16, slot: u8 },
+    InDirectory(u64),
+    PeerBeacon(ConnectionId),
+    Connection(ConnectionId, ConnectionIo),
+}
+
+/// Names a piece of sealing work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkTag {
+    connection: ConnectionId,
+    seq: u64,
+    attempt: u16,
+    reading: bool,
+}
+
+/// What comes out of the endpoint and its connections.
+#[derive(Debug, Default)]
+pub struct Output {
+    io: VecDeque<(Purpose, IoCommand)>,
+    work: VecDeque<(WorkTag, SealWork)>,
+    /// Events.
+    pub events: VecDeque<Event>,
+}
+
+impl Output {
+    /// A read of a connection.
+    pub fn read(&mut self, id: ConnectionId, io: ConnectionIo, address: BlockAddress, length: usize) {
+        self.io.push_back((Purpose::Connection(id, io), IoCommand::Read { address, length }));
+    }
+
+    /// A write of a connection.
+    pub fn write(&mut self, id: ConnectionId, io: ConnectionIo, address: BlockAddress, bytes: SharedBuffer) {
+        let command = IoCommand::Write { address, bytes, durable: false };
+        self.io.push_back((Purpose::Connection(id, io), command));
+    }
+
+    /// Sealing or opening for a connection.
+    pub fn work(&mut self, connection: ConnectionId, seq: u64, attempt: u16, reading: bool, work: SealWork) {
+        self.work.push_back((WorkTag { connection, seq, attempt, reading }, work));
+    }
+}
+
+/// Why a call cannot be made.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The peer is not in the configuration.
+    #[error("host {0} is not a peer of this host; add [peers.{0}] with its key")]
+    UnknownPeer(String),
+    /// The volume has no such host with that key.
+    #[error(
+        "the volume has no host {0} with the configured key; compare the key with the volume's host table"
+    )]
+    NotEnrolled(String),
+    /// Every initiator entry is in use.
+    #[error("every connection slot of this process is in use")]
+    NoSlot,
+    /// The lane is not started, or has stopped.
+    #[error("this process has not claimed its place on the volume")]
+    NotStarted,
+}
+
+/// Numbers for `status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Scans of the beacons.
+    pub scans: u64,
+    /// Rings sent.
+    pub rings: u64,
+    /// Calls found by the fallback scan.
+    pub bell_misses: u64,
+    /// Handshakes that failed or were refused.
+    pub refused: u64,
+    /// Own old writes that came back.
+    pub late_writes: u64,
+    /// Segments sent again.
+    pub resends: u64,
+    /// Segments that did not open.
+    pub torn: u64,
+}
+
+struct InFlight {
+    purpose: Purpose,
+}
+
+enum Life {
+    Starting(Box<Startup>),
+    Running,
+    Stopped,
+}
+
+struct Refusal {
+    call: InCall,
+    until: Instant,
+}
+
+/// One process on the volume.
+pub struct Endpoint {
+    layout: Arc<Layout>,
+    hosts: Arc<Vec<Option<HostRecord>>>,
+    config: EndpointConfig,
+    identity: Identity,
+    owner_key: OwnerKey,
+    life: Life,
+    pool: SegmentPool,
+    buffers: BufferPool,
+    random: Box<dyn Random>,
+    slots: BTreeMap<u32, SlotPairs>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    ringing: BTreeMap<ConnectionId, Ringing>,
+    watched: BTreeMap<ConnectionId, PeerWatch>,
+    next_connection: u64,
+    beacon: BeaconKeeper,
+    bell: BellWatcher,
+    in_directory: PairWriter,
+    in_directory_dirty: bool,
+    refusals: Vec<Refusal>,
+    /// Last call seen of each (lane, slot): incarnation and serial.
+    seen: BTreeMap<(u16, u8), (u64, u32)>,
+    openings: BTreeMap<u16, (Instant, u32)>,
+    out: Output,
+    in_flight: BTreeMap<u64, InFlight>,
+    next_tag: u64,
+    leaving: bool,
+    counters: Counters,
+}
+
+/// Does the called host live while it does not answer?
+#[derive(Debug)]
+struct PeerWatch {
+    since: Instant,
+    due: Instant,
+    first: Option<u64>,
+    advanced: bool,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Endpoint({}, lane {})", self.identity.name.as_str(), self.identity.lane)
+    }
+}
+
+/// The blocks that the lane of `own` may write: its beacon, control area, rows, tables, segments, and
+/// everybody's bell.
+#[must_use]
+pub fn owned_ranges(layout: &Layout, own: &HostRecord) -> OwnedRanges {
+    let map = TableMap::new(layout);
+    let lane = own.host_id;
+    let mut owned = OwnedRanges::nothing();
+    owned.add(address(map.beacon(lane)), 1);
+    owned.add(address(map.bell(0)), map.lanes().into());
+    for (start, blocks) in [map.control_area(lane), map.process_id_rows(lane), map.pointer_tables(lane)] {
+        owned.add(start, blocks);
+    }
+    for range in own.pool_ranges.iter() {
+        if let Some(start) = layout.locate(volume::SegmentNumber(range.first_segment)) {
+            owned.add(start, range.count * layout.segment_blocks());
+        }
+    }
+    owned
+}
+
+impl Endpoint {
+    /// A process that starts: `hosts` are the rows of the host table that verify.
+    #[must_use]
+    pub fn new(
+        layout: Arc<Layout>,
+        hosts: Arc<Vec<Option<HostRecord>>>,
+        config: EndpointConfig,
+        buffers: BufferPool,
+        mut random: Box<dyn Random>,
+        now: Instant,
+    ) -> Self {
+        let map = TableMap::new(&layout);
+        let lane = config.own.host_id;
+        let identity = Identity {
+            lane,
+            name: config.own.name.clone(),
+            incarnation: 0,
+            nonce: random_bytes(random.as_mut()),
+        };
+        let startup = Startup::new(&layout, config.local.clone(), identity.clone());
+        let scan = Duration::from_millis(layout.master.timers[3].into());
+        Self {
+            owner_key: OwnerKey::new(&config.secrets.private_key),
+            pool: SegmentPool::new(&layout, &config.own),
+            in_directory: PairWriter::new(map.in_directory(lane)),
+            life: Life::Starting(Box::new(startup)),
+            beacon: BeaconKeeper::new(now),
+            bell: BellWatcher::new(now, scan),
+            layout,
+            hosts,
+            config,
+            identity,
+            buffers,
+            random,
+            slots: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            ringing: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            next_connection: 1,
+            in_directory_dirty: false,
+            refusals: Vec::new(),
+            seen: BTreeMap::new(),
+            openings: BTreeMap::new(),
+            out: Output::default(),
+            in_flight: BTreeMap::new(),
+            next_tag: 1,
+            leaving: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Who this process is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Numbers for `status`.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters;
+        counters.late_writes = self.beacon.late_writes;
+        for connection in self.connections.values() {
+            let (resends, torn) = connection.counters();
+            counters.resends += resends;
+            counters.torn += torn;
+        }
+        counters
+    }
+
+    /// Free and all segments of the lane.
+    #[must_use]
+    pub fn segments(&self) -> (usize, usize) {
+        (self.pool.free_count(), self.pool.total())
+    }
+
+    /// The connections.
+    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.values()
+    }
+
+    // ---- commands -------------------------------------------------------------------------------
+
+    /// Calls lane 0 of the host `name`.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub fn connect(&mut self, now: Instant, name: &str) -> Result<ConnectionId, ConnectError> {
+        if !matches!(self.life, Life::Running) {
+            return Err(ConnectError::NotStarted);
+        }
+        let unknown = || ConnectError::UnknownPeer(name.to_owned());
+        let allowed = self.config.peers.iter().find(|peer| peer.name == name).ok_or_else(unknown)?;
+        let row = |record: &&HostRecord| {
+            record.name.as_str() == name
+                && record.lane == 0
+                && record.public_key == allowed.key
+                && record.is_active()
+        };
+        let record = self.hosts.iter().flatten().find(row);
+        let record = record.ok_or_else(|| ConnectError::NotEnrolled(name.to_owned()))?.clone();
+        let map = TableMap::new(&self.layout);
+        let first = map.initiator_id(self.identity.lane, 0);
+        let range = first..first + u32::from(map.connections());
+        let process_id = self.slots.range(range).next().map(|(id, _)| *id).ok_or(ConnectError::NoSlot)?;
+        let mut slot = self.slots.remove(&process_id).ok_or(ConnectError::NoSlot)?;
+        slot.serial = slot.serial.wrapping_add(1);
+        let (serial, peer_key) = (slot.serial, allowed.key);
+        let nonce = random_bytes(self.random.as_mut());
+        let hello = self.hello(process_id, nonce);
+        let initiator = (self.identity.lane, self.identity.incarnation, self.identity.nonce_low());
+        let binding = binding(&self.layout, initiator, record.host_id, process_id, serial, nonce);
+        let opened =
+            handshake::initiate(&self.config.secrets, &peer_key, &binding, &hello, self.random.as_mut());
+        let Ok((initiating, message)) = opened else {
+            self.slots.insert(process_id, slot);
+            return Err(ConnectError::NotEnrolled(name.to_owned()));
+        };
+        let id = self.next_id();
+        let peer = Peer { lane: record.host_id, name: record.name.clone(), key: peer_key, record };
+        let opening = Opening { initiating, message, nonce };
+        let window = self.config.window;
+        let (mut shared, connections) = self.split(now);
+        let connection = Connection::initiate(&mut shared, id, peer, slot, opening, window);
+        connections.insert(id, connection);
+        self.watched.insert(id, PeerWatch { since: now, due: now, first: None, advanced: false });
+        Ok(id)
+    }
+
+    /// Whether a segment may be sent on `connection`.
+    #[must_use]
+    pub fn has_room(&self, connection: ConnectionId) -> bool {
+        self.connections.get(&connection).is_some_and(Connection::has_room)
+    }
+
+    /// Sends a segment; nothing where the connection has no room or is gone.
+    pub fn send(&mut self, now: Instant, connection: ConnectionId, segment: Segment) {
+        let (mut shared, connections) = self.split(now);
+        if let Some(connection) = connections.get_mut(&connection).filter(|connection| connection.has_room())
+        {
+            connection.send(&mut shared, segment);
+        }
+    }
+
+    /// Sends a command through the process id table.
+    pub fn send_command(&mut self, now: Instant, id: ConnectionId, opcode: u16, request: u64, body: Vec<u8>) {
+        let (mut shared, connections) = self.split(now);
+        if let Some(connection) = connections.get_mut(&id) {
+            connection.send_command(&mut shared, opcode, request, body);
+        }
+    }
+
+    /// The next segment that came on `connection`, in order.
+    pub fn poll_segment(&mut self, now: Instant, connection: ConnectionId) -> Option<Segment> {
+        let (mut shared, connections) = self.split(now);
+        let connection = connections.get_mut(&connection)?;
+        let segment = connection.poll_segment()?;
+        connection.pump(&mut shared);
+        Some(segment)
+    }
+
+    /// Closes in order: what was sent is acknowledged first.
+    pub fn close(&mut self, now: Instant, id: ConnectionId) {
+        let (mut shared, connections) = self.split(now);
+        if let Some(connection) = connections.get_mut(&id) {
+            connection.close(&mut shared);
+        }
+        self.settle(now);
+    }
+
+    /// Ends a connection at once.
+    pub fn end(&mut self, now: Instant, id: ConnectionId, reason: CloseReason) {
+        let (mut shared, connections) = self.split(now);
+        if let Some(connection) = connections.get_mut(&id) {
+            connection.end(&mut shared, reason);
+        }
+        self.settle(now);
+    }
+
+    /// Ends everything and shows it in the beacon.
+    pub fn shut_down(&mut self, now: Instant) {
+        self.leaving = true;
+        self.beacon.mark_dirty();
+        let ids: Vec<_> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.end(now, id, CloseReason::ShuttingDown);
+        }
+        self.handle_timeout(now);
+    }
+
+    /// Whether nothing is left to write after [`shut_down`](Self::shut_down).
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.connections.is_empty()
+            && self.in_flight.is_empty()
+            && self.out.io.is_empty()
+            && self.beacon.next_wakeup().is_none_or(|due| due > Instant::ZERO)
+    }
+
+    // ---- events in ------------------------------------------------------------------------------
+
+    /// The local state has been written.
+    pub fn handle_persisted(&mut self, now: Instant) {
+        if let Life::Starting(startup) = &mut self.life {
+            startup.handle_persisted(&self.layout, &self.buffers);
+        }
+        self.pump_startup(now);
+    }
+
+    /// An I/O has ended.
+    pub fn handle_completion(&mut self, now: Instant, completion: IoCompletion) {
+        let Some(InFlight { purpose }) = self.in_flight.remove(&completion.tag.0) else { return };
+        let success = completion.outcome.is_ok();
+        if let Err(error) = &completion.outcome {
+            self.out.events.push_back(Event::Notice(format!("{purpose:?}: {error}")));
+        }
+        let buffer = match completion.buffer {
+            IoBuffer::Read(buffer) if success => Some(buffer),
+            _ => None,
+        };
+        match purpose {
+            Purpose::Startup(io) => self.handle_startup_io(now, io, success, buffer.as_ref()),
+            Purpose::BeaconRead => self.handle_beacon_read(now, buffer.as_ref()),
+            Purpose::BeaconWrite => self.handle_beacon_written(now, success),
+            Purpose::BellRead => self.handle_bell(now, buffer.as_ref()),
+            Purpose::Ring => {}
+            Purpose::Scan => self.handle_scan(now, buffer.as_ref()),
+            Purpose::CallerEntry { host, slot } => self.handle_caller(now, host, slot, buffer.as_ref()),
+            Purpose::InDirectory(version) => {
+                self.in_directory.handle_written(now, version, success);
+            }
+            Purpose::PeerBeacon(id) => self.handle_peer_beacon(now, id, buffer.as_ref()),
+            Purpose::Connection(id, io) => {
+                let (mut shared, connections) = self.split(now);
+                if let Some(connection) = connections.get_mut(&id) {
+                    connection.handle_io(&mut shared, io, success, buffer);
+                }
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Sealing or opening has ended.
+    pub fn handle_work(&mut self, now: Instant, tag: WorkTag, done: SealDone) {
+        let (mut shared, connections) = self.split(now);
+        if let Some(connection) = connections.get_mut(&tag.connection) {
+            connection.handle_work(&mut shared, tag.seq, tag.attempt, done, tag.reading);
+        }
+        self.settle(now);
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match &mut self.life {
+            Life::Stopped => return,
+            Life::Starting(startup) => {
+                startup.handle_timeout(now, &self.layout);
+                return self.pump_startup(now);
+            }
+            Life::Running => {}
+        }
+        self.pool.handle_timeout(now);
+        let ids: Vec<_> = self.connections.keys().copied().collect();
+        for id in ids {
+            let (mut shared, connections) = self.split(now);
+            if let Some(connection) = connections.get_mut(&id) {
+                connection.handle_timeout(&mut shared);
+            }
+        }
+        self.tend_beacon(now);
+        if self.config.answers && !self.leaving {
+            self.tend_bell(now);
+        }
+        self.tend_calls(now);
+        self.settle(now);
+    }
+
+    // ---- what comes out -------------------------------------------------------------------------
+
+    /// The next request for the volume: device and request, its address in blocks of 4,096 bytes.
+    pub fn poll_io(&mut self) -> Option<(u16, IoRequest)> {
+        let (purpose, command) = self.out.io.pop_front()?;
+        let tag = IoTag(self.next_tag);
+        self.next_tag += 1;
+        self.in_flight.insert(tag.0, InFlight { purpose });
+        Some(match command {
+            IoCommand::Read { address, length } => {
+                let buffer = self.buffers.take(length);
+                (address.device, IoRequest::read(tag, Lba(address.block), buffer))
+            }
+            IoCommand::Write { address, bytes, durable } => {
+                let mut request = IoRequest::write(tag, Lba(address.block), bytes, durable);
+                // Our seals tell a late copy from what is expected; the incarnation record has no reader
+                // that expects anything, so it keeps the fence.
+                if !durable {
+                    request.fence = FencePolicy::Unsafe;
+                }
+                debug_assert!(matches!(request.operation, Operation::Write { .. }));
+                (address.device, request)
+            }
+        })
+    }
+
+    /// The next piece of sealing work.
+    pub fn poll_work(&mut self) -> Option<(WorkTag, SealWork)> {
+        self.out.work.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.out.events.pop_front()
+    }
+
+    /// When time alone will change something.
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        match &self.life {
+            Life::Stopped => return None,
+            Life::Starting(startup) => return startup.next_wakeup(),
+            Life::Running => {}
+        }
+        let mut wakeup = self.beacon.next_wakeup();
+        if self.config.answers && !self.leaving {
+            wakeup = earliest(wakeup, self.bell.next_wakeup());
+        }
+        wakeup = earliest(wakeup, self.in_directory.next_wakeup());
+        for ringing in self.ringing.values() {
+            wakeup = earliest(wakeup, Some(ringing.due()));
+        }
+        for watch in self.watched.values() {
+            wakeup = earliest(wakeup, Some(watch.due));
+        }
+        self.connections
+            .values()
+            .fold(wakeup, |soonest, connection| earliest(soonest, connection.next_wakeup()))
+    }
+
+    // ---- start ----------------------------------------------------------------------------------
+
+    fn handle_startup_io(&mut self, now: Instant, io: StartupIo, success: bool, buffer: Option<&Buffer>) {
+        if let Life::Starting(startup) = &mut self.life {
+            startup.handle_io(now, &self.layout, &self.owner_key, &self.buffers, io, success, buffer);
+        }
+        self.pump_startup(now);
+    }
+
+    fn pump_startup(&mut self, now: Instant) {
+        loop {
+            let Life::Starting(startup) = &mut self.life else { return };
+            match startup.poll() {
+                None => return,
+                Some(StartupStep::Io(io, command)) => self.out.io.push_back((Purpose::Startup(io), command)),
+                Some(StartupStep::Persist(local)) => self.out.events.push_back(Event::Persist(local)),
+                Some(StartupStep::Failed(failure)) => {
+                    self.life = Life::Stopped;
+                    self.out.events.push_back(Event::Stopped(failure));
+                }
+                Some(StartupStep::Done(identity, slots)) => {
+                    self.identity = identity;
+                    self.slots = slots.into_iter().map(|slot| (slot.process_id, slot)).collect();
+                    self.life = Life::Running;
+                    self.in_directory_dirty = self.config.answers;
+                    self.beacon = BeaconKeeper::new(now);
+                    self.out.events.push_back(Event::Started);
+                    return self.handle_timeout(now);
+                }
+            }
+        }
+    }
+
+    // ---- beacon and calls -----------------------------------------------------------------------
+
+    fn beacon_period(&self, now: Instant) -> Duration {
+        let timers = &self.layout.master.timers;
+        let index = if !self.connections.is_empty() {
+            0
+        } else if self.bell.quiet(now) < Duration::from_secs(600) {
+            1
+        } else {
+            2
+        };
+        Duration::from_millis(timers[index].into())
+    }
+
+    fn tend_beacon(&mut self, now: Instant) {
+        match self.beacon.poll_due(now) {
+            Some(true) => {
+                let address = address(TableMap::new(&self.layout).beacon(self.identity.lane));
+                self.out
+                    .io
+                    .push_back((Purpose::BeaconRead, IoCommand::Read { address, length: BLOCK_BYTES }));
+            }
+            Some(false) => self.write_beacon(now),
+            None => {}
+        }
+    }
+
+    fn handle_beacon_read(&mut self, now: Instant, page: Option<&Buffer>) {
+        let Some(page) = page else { return self.beacon.handle_read_again(now) };
+        let place = TableMap::new(&self.layout).beacon(self.identity.lane);
+        let beacon = parse_page::<Beacon>(page, None)
+            .ok()
+            .filter(|beacon| beacon.header.check::<Beacon>(RecordType::Beacon, place).is_ok());
+        match self.beacon.judge(beacon.as_ref(), self.identity.incarnation, &self.identity.nonce) {
+            ReadBack::Current => self.write_beacon(now),
+            ReadBack::Old | ReadBack::Unreadable => {
+                self.beacon.late_writes += 1;
+                self.write_beacon(now);
+            }
+            // Only a beacon with our own MAC is another instance of us; anybody can write the rest.
+            ReadBack::Foreign => {
+                let ours = beacon.is_some_and(|beacon| {
+                    let unsealed = Beacon { owner_mac: [0; 32], ..beacon.clone() };
+                    self.owner_key.mac(&unsealed) == beacon.owner_mac
+                });
+                if ours {
+                    self.stop_duplicate();
+                } else {
+                    self.beacon.late_writes += 1;
+                    self.write_beacon(now);
+                }
+            }
+        }
+    }
+
+    /// Another process has this identity: nothing more is written, not even closing entries.
+    fn stop_duplicate(&mut self) {
+        self.life = Life::Stopped;
+        self.out.io.clear();
+        for id in self.connections.keys() {
+            let event = Event::Closed { connection: *id, reason: CloseReason::DuplicateIdentity };
+            self.out.events.push_back(event);
+        }
+        self.connections.clear();
+        self.out.events.push_back(Event::Stopped(StartupFailure::DuplicateIdentity));
+    }
+
+    fn write_beacon(&mut self, now: Instant) {
+        let map = TableMap::new(&self.layout);
+        let place = map.beacon(self.identity.lane);
+        let token: [u8; 8] = random_bytes(self.random.as_mut());
+        let calls = self.out_calls();
+        let counter = self.beacon.next(token);
+        let edition = Edition {
+            incarnation: self.identity.incarnation,
+            nonce_low: self.identity.nonce_low(),
+            version: counter,
+        };
+        let own_page = emit_page(&self.config.own, None);
+        let period = self.beacon_period(now);
+        let mut beacon = Beacon {
+            header: Header::new::<Beacon>(RecordType::Beacon, place, edition),
+            counter,
+            token,
+            period_ms: u32::try_from(period.as_millis()).unwrap_or(u32::MAX),
+            state: if self.leaving { BeaconState::Leaving } else { BeaconState::Running },
+            incarnation_nonce: self.identity.nonce,
+            enrolment_hash: own_page[4064..4072].try_into().expect("8 bytes"),
+            entry_count: u16::try_from(calls.len()).expect("at most 256"),
+            out_directory: Rows::new(calls).expect("at most M calls"),
+            owner_mac: [0; 32],
+        };
+        beacon.owner_mac = self.owner_key.mac(&beacon);
+        let bytes = self.page(&beacon);
+        let command = IoCommand::Write { address: address(place), bytes, durable: false };
+        self.out.io.push_back((Purpose::BeaconWrite, command));
+    }
+
+    fn out_calls(&self) -> Vec<OutCall> {
+        let map = TableMap::new(&self.layout);
+        let calling = self.connections.values().filter(|connection| {
+            connection.role() == Role::Initiator
+                && matches!(connection.phase(), Phase::Calling | Phase::Establishing)
+        });
+        calling
+            .map(|connection| {
+                let (process_id, serial) = connection.slot();
+                let slot = u8::try_from(map.split(process_id).1).expect("at most 256 initiator entries");
+                OutCall { target_host: connection.peer().lane, slot, flags: 1, serial }
+            })
+            .collect()
+    }
+
+    fn handle_beacon_written(&mut self, now: Instant, success: bool) {
+        self.beacon.handle_written(now, success, self.beacon_period(now));
+        if !success {
+            return;
+        }
+        for (id, connection) in &self.connections {
+            if connection.phase() == Phase::Calling {
+                self.ringing.entry(*id).or_insert_with(|| Ringing::new(now));
+            }
+        }
+    }
+
+    /// Rings for calls that are shown and unanswered, and looks whether the called hosts live.
+    fn tend_calls(&mut self, now: Instant) {
+        let calling = |connections: &BTreeMap<ConnectionId, Connection>, id: &ConnectionId| {
+            connections
+                .get(id)
+                .is_some_and(|connection| matches!(connection.phase(), Phase::Requesting | Phase::Calling))
+        };
+        self.ringing.retain(|id, _| calling(&self.connections, id));
+        self.watched.retain(|id, _| calling(&self.connections, id));
+        let due: Vec<_> =
+            self.ringing.iter_mut().filter_map(|(id, ringing)| ringing.poll(now).then_some(*id)).collect();
+        for id in due {
+            let lane = self.connections[&id].peer().lane;
+            self.ring(lane);
+        }
+        let map = TableMap::new(&self.layout);
+        let mut reads = Vec::new();
+        for (id, watch) in &mut self.watched {
+            if now >= watch.due {
+                watch.due = now + Duration::from_secs(3);
+                reads.push((*id, address(map.beacon(self.connections[id].peer().lane))));
+            }
+        }
+        for (id, address) in reads {
+            let command = IoCommand::Read { address, length: BLOCK_BYTES };
+            self.out.io.push_back((Purpose::PeerBeacon(id), command));
+        }
+    }
+
+    fn handle_peer_beacon(&mut self, now: Instant, id: ConnectionId, page: Option<&Buffer>) {
+        let Some(watch) = self.watched.get_mut(&id) else { return };
+        let Some(beacon) = page.and_then(|page| parse_page::<Beacon>(page, None).ok()) else { return };
+        match watch.first {
+            None => watch.first = Some(beacon.counter),
+            Some(first) => watch.advanced |= beacon.counter != first && beacon.state == BeaconState::Running,
+        }
+        // It lives and does not answer: it does not know our key, or we do not know its.
+        if watch.advanced && now.since(watch.since) >= ANSWER_TIMEOUT {
+            self.end(now, id, CloseReason::NotAllowed);
+        }
+    }
+
+    fn ring(&mut self, lane: u16) {
+        let place = TableMap::new(&self.layout).bell(lane);
+        let edition = Edition::default();
+        let bell = Bell {
+            header: Header::new::<Bell>(RecordType::Bell, place, edition),
+            ring_value: random_bytes(self.random.as_mut()),
+            ringer: self.identity.lane,
+        };
+        let mut buffer = self.buffers.take_zeroed(BLOCK_BYTES);
+        bell.emit(&mut buffer);
+        let command = IoCommand::Write { address: address(place), bytes: buffer.freeze(), durable: false };
+        self.counters.rings += 1;
+        self.out.io.push_back((Purpose::Ring, command));
+    }
+
+    // ---- bell and answers -----------------------------------------------------------------------
+
+    fn tend_bell(&mut self, now: Instant) {
+        let map = TableMap::new(&self.layout);
+        if self.bell.poll_bell(now) {
+            let address = address(map.bell(self.identity.lane));
+            self.out.io.push_back((Purpose::BellRead, IoCommand::Read { address, length: BLOCK_BYTES }));
+        }
+        if self.bell.poll_scan(now) {
+            self.counters.scans += 1;
+            let enrolled = self.hosts.iter().rposition(Option::is_some).map_or(1, |last| last + 1);
+            let length = enrolled * BLOCK_BYTES;
+            let address = address(map.beacon(0));
+            self.out.io.push_back((Purpose::Scan, IoCommand::Read { address, length }));
+        }
+        let kept = self.refusals.len();
+        self.refusals.retain(|refusal| refusal.until > now);
+        self.in_directory_dirty |= kept != self.refusals.len();
+        if self.in_directory_dirty && self.in_directory.is_ready(now) {
+            self.write_in_directory(now);
+        } else if let Some(write) = self.in_directory.poll_retry(now) {
+            let command =
+                IoCommand::Write { address: address(write.place), bytes: write.bytes, durable: false };
+            self.out.io.push_back((Purpose::InDirectory(write.version), command));
+        }
+    }
+
+    fn handle_bell(&mut self, now: Instant, page: Option<&Buffer>) {
+        let value = page.map(|page| {
+            // The bell carries no meaning, whatever is on it: any change is a ring.
+            *blake3::hash(page).as_bytes()
+        });
+        self.bell.handle_bell(now, value);
+    }
+
+    fn handle_scan(&mut self, now: Instant, region: Option<&Buffer>) {
+        let Some(region) = region else { return self.bell.handle_scanned(now, true) };
+        let map = TableMap::new(&self.layout);
+        let mut unreadable = false;
+        let mut calls = Vec::new();
+        for (page, lane) in region.chunks_exact(BLOCK_BYTES).zip(0u16..) {
+            if lane == self.identity.lane || page.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            let beacon = parse_page::<Beacon>(page, None)
+                .ok()
+                .filter(|beacon| beacon.header.check::<Beacon>(RecordType::Beacon, map.beacon(lane)).is_ok());
+            let Some(beacon) = beacon else {
+                unreadable = true;
+                continue;
+            };
+            for call in beacon.out_directory.iter() {
+                let known = self.seen.get(&(lane, call.slot));
+                let new = known != Some(&(beacon.header.incarnation, call.serial));
+                if call.flags == 1 && call.target_host == self.identity.lane && new {
+                    calls.push((lane, call.slot));
+                }
+            }
+        }
+        for (host, slot) in calls {
+            if u16::from(slot) < map.connections() {
+                let place = map.process_id_entry(map.initiator_id(host, slot.into()));
+                let command = IoCommand::Read { address: address(place), length: 2 * BLOCK_BYTES };
+                self.out.io.push_back((Purpose::CallerEntry { host, slot }, command));
+            }
+        }
+        self.bell.handle_scanned(now, unreadable);
+    }
+
+    /// A caller's entry: opens its handshake and decides.
+    fn handle_caller(&mut self, now: Instant, host: u16, slot: u8, pair: Option<&Buffer>) {
+        let Some(pair) = pair else { return };
+        let map = TableMap::new(&self.layout);
+        let process_id = map.initiator_id(host, slot.into());
+        let place = map.process_id_entry(process_id);
+        let mut reader = PairReader::default();
+        let read = reader.read::<ProcessIdEntry>(RecordType::ProcessIdEntry, place, pair, None);
+        let PairRead::New(entry) = read else { return };
+        let known = self.seen.get(&(host, slot)).copied();
+        let this = (entry.header.incarnation, entry.serial);
+        let calls_us = entry.state == EntryState::Requested
+            && entry.role == Role::Initiator
+            && entry.peer_host == self.identity.lane
+            && entry.pro_process_id == process_id;
+        // Older incarnations of the caller are never answered again.
+        if !calls_us || known == Some(this) || known.is_some_and(|(incarnation, _)| incarnation > this.0) {
+            return;
+        }
+        if !self.may_open_handshake(now, host) {
+            return;
+        }
+        self.seen.insert((host, slot), this);
+        match self.judge_caller(host, &entry) {
+            Ok((answering, peer)) => self.answer(now, slot, entry.serial, answering, peer, reader),
+            Err(Some(reason)) => self.refuse(now, host, slot, entry.serial, reason),
+            Err(None) => self.counters.refused += 1,
+        }
+    }
+
+    fn may_open_handshake(&mut self, now: Instant, host: u16) -> bool {
+        let (since, count) = self.openings.entry(host).or_insert((now, 0));
+        if now.since(*since) >= Duration::from_secs(1) {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= HANDSHAKES_PER_SECOND
+    }
+
+    /// Opens message 1. `Err(Some(reason))` is told to the caller, `Err(None)` is silence: strangers
+    /// learn nothing.
+    fn judge_caller(
+        &mut self,
+        host: u16,
+        entry: &ProcessIdEntry,
+    ) -> Result<(handshake::Answering, Peer), Option<CloseReason>> {
+        let record =
+            self.hosts.get(usize::from(host)).and_then(Option::as_ref).filter(|record| record.is_active());
+        let record = record.ok_or(None)?.clone();
+        let message = entry.handshake().ok_or(None)?;
+        let initiator = (host, entry.header.incarnation, entry.header.incarnation_nonce_low);
+        let binding = binding(
+            &self.layout,
+            initiator,
+            self.identity.lane,
+            entry.pro_process_id,
+            entry.serial,
+            entry.own_nonce,
+        );
+        let answering = handshake::answer(&self.config.secrets, &binding, message, self.random.as_mut())
+            .map_err(|_| Some(CloseReason::HandshakeFailed))?;
+        let hello = &answering.hello;
+        let consistent = hello.lane == host
+            && hello.process_id == entry.pro_process_id
+            && hello.nonce == entry.own_nonce
+            && hello.incarnation == entry.header.incarnation
+            && nonce_low(&hello.incarnation_nonce) == entry.header.incarnation_nonce_low
+            && answering.peer_key == record.public_key;
+        if !consistent {
+            return Err(Some(CloseReason::HandshakeFailed));
+        }
+        if !self.config.peers.iter().any(|peer| peer.key == answering.peer_key) {
+            return Err(Some(CloseReason::NotAllowed));
+        }
+        let of_peer = |connection: &&Connection| {
+            connection.peer().key == answering.peer_key
+                && !matches!(connection.phase(), Phase::Ending | Phase::Ended)
+        };
+        if self.connections.values().filter(of_peer).count() >= self.config.connections_per_peer_max {
+            return Err(Some(CloseReason::LimitReached));
+        }
+        let peer = Peer { lane: host, name: record.name.clone(), key: answering.peer_key, record };
+        Ok((answering, peer))
+    }
+
+    fn answer(
+        &mut self,
+        now: Instant,
+        slot: u8,
+        serial: u32,
+        answering: handshake::Answering,
+        peer: Peer,
+        reader: PairReader,
+    ) {
+        let map = TableMap::new(&self.layout);
+        let first = map.connector_id(self.identity.lane, 0);
+        let range = first..first + u32::from(map.connections());
+        let Some(process_id) = self.slots.range(range).next().map(|(id, _)| *id) else {
+            return self.refuse(now, peer.lane, slot, serial, CloseReason::LimitReached);
+        };
+        let nonce = random_bytes(self.random.as_mut());
+        let own_hello = self.hello(process_id, nonce);
+        let hello = answering.hello.clone();
+        let Ok((session, message)) = answering.accept(&own_hello) else { return };
+        let Some(mut pairs) = self.slots.remove(&process_id) else { return };
+        pairs.serial = serial;
+        let id = self.next_id();
+        let answer = Answer { session, message, hello, nonce, peer_entry: reader, serial };
+        let window = self.config.window;
+        let (mut shared, connections) = self.split(now);
+        let connection = Connection::answer(&mut shared, id, peer, pairs, answer, window);
+        connections.insert(id, connection);
+        self.bell.warm(now);
+    }
+
+    fn refuse(&mut self, now: Instant, host: u16, slot: u8, serial: u32, reason: CloseReason) {
+        self.counters.refused += 1;
+        let name =
+            self.hosts.get(usize::from(host)).and_then(Option::as_ref).map(|record| record.name.clone());
+        let name = name.unwrap_or_default();
+        let notice = format!("call of host {} (lane {host}) refused: {reason:?}", name.as_str());
+        self.out.events.push_back(Event::Notice(notice));
+        let state = IN_STATE_REFUSED + u8::try_from(reason.code()).unwrap_or(0);
+        let call = InCall { initiator_host: host, initiator_slot: slot, state, serial, connector_entry: 0 };
+        self.refusals.push(Refusal { call, until: now + REFUSAL_KEPT });
+        if self.refusals.len() > REFUSALS_MAX {
+            self.refusals.remove(0);
+        }
+        self.in_directory_dirty = true;
+    }
+
+    fn write_in_directory(&mut self, now: Instant) {
+        self.in_directory_dirty = false;
+        let map = TableMap::new(&self.layout);
+        let answered = self.connections.values().filter(|connection| {
+            connection.role() == Role::Connector
+                && matches!(connection.phase(), Phase::Answered | Phase::Established)
+        });
+        let mut calls: Vec<InCall> = answered
+            .map(|connection| {
+                let (process_id, serial) = connection.slot();
+                let (peer_process_id, _) = connection.peer_slot();
+                InCall {
+                    initiator_host: connection.peer().lane,
+                    initiator_slot: u8::try_from(map.split(peer_process_id).1).unwrap_or(u8::MAX),
+                    state: IN_STATE_ANSWERED,
+                    serial,
+                    connector_entry: map.split(process_id).1 - map.connections(),
+                }
+            })
+            .collect();
+        calls.extend(self.refusals.iter().map(|refusal| refusal.call.clone()));
+        calls.truncate(256);
+        let identity = self.identity.clone();
+        let (key, buffers) = (self.owner_key.clone(), self.buffers.clone());
+        let write = self.in_directory.write(now, |version, place| {
+            let edition =
+                Edition { incarnation: identity.incarnation, nonce_low: identity.nonce_low(), version };
+            let mut directory = InDirectory {
+                header: Header::new::<InDirectory>(RecordType::InDirectory, place, edition),
+                entry_count: u16::try_from(calls.len()).expect("at most 256"),
+                in_directory: Rows::new(calls).expect("at most 256"),
+                owner_mac: [0; 32],
+            };
+            directory.owner_mac = key.mac(&directory);
+            let mut buffer = buffers.take_zeroed(BLOCK_BYTES);
+            directory.emit(&mut buffer);
+            seal_page(&mut buffer, None);
+            buffer
+        });
+        let command = IoCommand::Write { address: address(write.place), bytes: write.bytes, durable: false };
+        self.out.io.push_back((Purpose::InDirectory(write.version), command));
+    }
+
+    // ---- upkeep ---------------------------------------------------------------------------------
+
+    /// Acts on what connections left behind: internal events, ended connections.
+    fn settle(&mut self, now: Instant) {
+        let mut newcomers = Vec::new();
+        let mut kept = VecDeque::new();
+        while let Some(event) = self.out.events.pop_front() {
+            match event {
+                Event::CallsChanged => self.beacon.mark_dirty(),
+                Event::AnswersChanged => self.in_directory_dirty = true,
+                Event::Connected { connection, .. } => {
+                    newcomers.push(connection);
+                    self.beacon.mark_dirty();
+                    self.bell.warm(now);
+                    kept.push_back(event);
+                }
+                Event::Closed { .. } => {
+                    self.bell.warm(now);
+                    self.in_directory_dirty |= self.config.answers;
+                    self.beacon.mark_dirty();
+                    kept.push_back(event);
+                }
+                other => kept.push_back(other),
+            }
+        }
+        self.out.events = kept;
+        for id in newcomers {
+            self.end_older_lives(now, id);
+        }
+        let ended: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.phase() == Phase::Ended)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ended {
+            if let Some(connection) = self.connections.remove(&id) {
+                let (resends, torn) = connection.counters();
+                self.counters.resends += resends;
+                self.counters.torn += torn;
+                let slot = connection.into_slot();
+                self.slots.insert(slot.process_id, slot);
+            }
+        }
+    }
+
+    /// A lane that connects in a new incarnation has lost its older connections.
+    fn end_older_lives(&mut self, now: Instant, newcomer: ConnectionId) {
+        let Some(connection) = self.connections.get(&newcomer) else { return };
+        let (lane, (_, incarnation)) = (connection.peer().lane, connection.peer_slot());
+        let older: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(id, other)| {
+                **id != newcomer && other.peer().lane == lane && other.peer_slot().1 < incarnation
+            })
+            .filter(|(_, other)| matches!(other.phase(), Phase::Answered | Phase::Established))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in older {
+            self.end(now, id, CloseReason::PeerLost);
+        }
+    }
+
+    fn hello(&self, process_id: u32, nonce: [u8; 16]) -> Hello {
+        Hello {
+            protocol_version: 1,
+            window: self.config.window,
+            seg_max: self.layout.master.seg_max,
+            process_id,
+            lane: self.identity.lane,
+            incarnation: self.identity.incarnation,
+            incarnation_nonce: self.identity.nonce,
+            nonce,
+        }
+    }
+
+    fn next_id(&mut self) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        id
+    }
+
+    fn page<R: Record>(&self, record: &R) -> SharedBuffer {
+        let mut buffer = self.buffers.take_zeroed(BLOCK_BYTES);
+        record.emit(&mut buffer);
+        seal_page(&mut buffer, None);
+        buffer.freeze()
+    }
+
+    /// What connections need, beside the connections themselves.
+    fn split(&mut self, now: Instant) -> (Shared<'_>, &mut BTreeMap<ConnectionId, Connection>) {
+        let shared = Shared {
+            now,
+            layout: &self.layout,
+            me: &self.identity,
+            pool: &mut self.pool,
+            buffers: &self.buffers,
+            random: self.random.as_mut(),
+            out: &mut self.out,
+        };
+        (shared, &mut self.connections)
+    }
+}
