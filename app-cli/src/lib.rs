@@ -9,6 +9,7 @@
 //! without starting a process. Not here: how blocks move (the crates below).
 
 pub mod byte_size;
+pub mod config;
 pub mod escape;
 pub mod exit;
 pub mod name;
