@@ -12,4 +12,6 @@ pub mod byte_size;
 pub mod config;
 pub mod escape;
 pub mod exit;
+pub mod keys;
 pub mod name;
+pub mod state_dir;
