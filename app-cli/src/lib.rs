@@ -8,10 +8,13 @@
 //! A library and not only a binary, so that tests can use the configuration, the keys and the lab
 //! without starting a process. Not here: how blocks move (the crates below).
 
+pub mod args;
 pub mod byte_size;
 pub mod config;
+pub mod copy_request;
 pub mod escape;
 pub mod exit;
 pub mod keys;
 pub mod name;
+pub mod remote_path;
 pub mod state_dir;
