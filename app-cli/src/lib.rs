@@ -16,5 +16,6 @@ pub mod escape;
 pub mod exit;
 pub mod keys;
 pub mod name;
+pub mod progress;
 pub mod remote_path;
 pub mod state_dir;
