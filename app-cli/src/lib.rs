@@ -15,6 +15,7 @@ pub mod copy_request;
 pub mod escape;
 pub mod exit;
 pub mod keys;
+pub mod lab;
 pub mod name;
 pub mod progress;
 pub mod remote_path;
