@@ -1,0 +1,161 @@
+//! What the user typed, nothing resolved: the commands and their options.
+//!
+//! Every option is documented in its help and nowhere else; every command's help ends with examples
+//! and fits 80 columns. A command is a variant of [`Command`] once it does its work; the arguments
+//! of the others stand ready in the modules below. Not here: what the texts mean (`config`,
+//! `remote_path`, `copy_request`).
+
+pub mod keygen;
+pub mod lab;
+pub mod transfer;
+pub mod volume;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::EXIT_CODES_HELP;
+use crate::name::Name;
+
+/// Where the examples of the whole command begin.
+const EXAMPLES: &str = "\
+Examples:
+  diskwire keygen alpha.key              make a host key, print its public half
+  diskwire -c alpha.toml keygen --show   print the public key of host alpha
+
+";
+
+/// Carries files and streams between hosts that share a block device and nothing else.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "diskwire", version, max_term_width = 80, arg_required_else_help = true)]
+#[command(subcommand_required = true, after_help = format!("{EXAMPLES}{EXIT_CODES_HELP}"))]
+pub struct Cli {
+    /// Configuration of this host (HOST.toml); of the volume for `volume create`.
+    #[arg(short, long, global = true, value_name = "FILE", env = "DISKWIRE_CONFIG")]
+    #[arg(hide_env_values = true)]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands that are there.
+#[derive(Clone, Debug, Subcommand)]
+#[expect(missing_docs, reason = "each is described at its arguments, where its help comes from")]
+pub enum Command {
+    Keygen(keygen::KeygenArgs),
+}
+
+/// A size on the command line.
+fn size(text: &str) -> Result<storage_mapping::ByteSize, crate::byte_size::NotASize> {
+    crate::byte_size::parse(text)
+}
+
+/// A name on the command line.
+fn name(text: &str) -> Result<Name, crate::name::NotAName> {
+    text.parse()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, CommandFactory};
+
+    use super::*;
+
+    /// All commands of this release, those that are not yet dispatched included.
+    fn whole() -> clap::Command {
+        fn with<A: Args>(name: &'static str) -> clap::Command {
+            A::augment_args(clap::Command::new(name))
+        }
+        let commands = [
+            with::<lab::DemoArgs>("demo"),
+            with::<volume::VolumeArgs>("volume"),
+            with::<lab::LabArgs>("lab"),
+            with::<transfer::ServeArgs>("serve"),
+            with::<transfer::CpArgs>("cp"),
+            with::<transfer::LsArgs>("ls"),
+            with::<transfer::StatusArgs>("status"),
+            with::<transfer::BenchArgs>("bench"),
+        ];
+        Cli::command().subcommands(commands)
+    }
+
+    fn help_of(command: &mut clap::Command, path: &str, seen: &mut Vec<(String, String)>) {
+        let path = format!("{path} {}", command.get_name());
+        seen.push((path.clone(), command.render_help().to_string()));
+        seen.push((path.clone(), command.render_long_help().to_string()));
+        for sub in command.get_subcommands_mut() {
+            help_of(sub, &path, seen);
+        }
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        whole().debug_assert();
+    }
+
+    #[test]
+    fn every_help_fits_80_columns_and_shows_examples() {
+        let mut seen = Vec::new();
+        let mut whole = whole();
+        whole.build();
+        help_of(&mut whole, "", &mut seen);
+        assert!(seen.len() > 20);
+        for (path, help) in seen {
+            let wide: Vec<&str> = help.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{path}: {wide:?}");
+            let is_group = help.contains("\nCommands:");
+            let is_clap_help = path.contains(" help");
+            assert!(is_group || is_clap_help || help.contains("Example"), "{path} has no example:\n{help}");
+        }
+    }
+
+    #[test]
+    fn lines_of_the_design_are_understood() {
+        for line in [
+            "lab create w",
+            "lab create w --host a --host b --secondaries 0 --paths 2 --size 1GiB --lanes 7",
+            "lab create w --master /dev/x --secondary /dev/y --secondary /dev/z --force /dev/x",
+            "demo",
+            "demo file --keep",
+            "volume create V.toml --force /dev/x --force /dev/y",
+            "-c V.toml volume create",
+            "volume inspect --json V.toml",
+            "volume check V.toml",
+            "-c a.toml serve",
+            "-c a.toml cp -r -p -n -q --json x y beta:in",
+            "cp -c a.toml --recursive --preserve --no-clobber --quiet - beta:in/z",
+            "-c a.toml cp beta:in/x -",
+            "-c a.toml ls --json -l beta:in/x",
+            "-c a.toml status --json",
+            "keygen a.key",
+            "bench transfer --size 1GiB --compare --json",
+        ] {
+            let words = std::iter::once("diskwire").chain(line.split(' '));
+            whole().try_get_matches_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn lines_that_make_no_sense_are_refused() {
+        for line in [
+            "",
+            "frobnicate",
+            "lab create",
+            "lab create w --secondary /dev/y",
+            "lab create w --master /dev/x --size 1GiB",
+            "lab create w --paths 0",
+            "lab create w --host a:b",
+            "lab create w --size 1.5",
+            "cp one",
+            "cp --json --quiet",
+            "ls",
+            "ls local",
+            "serve beta",
+            "bench",
+        ] {
+            let words = std::iter::once("diskwire").chain(line.split_whitespace());
+            assert!(whole().try_get_matches_from(words).is_err(), "{line}");
+        }
+    }
+}

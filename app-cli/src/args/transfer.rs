@@ -1,0 +1,144 @@
+//! Arguments of the commands that talk to other hosts: `serve`, `cp`, `ls`, `status`, `bench`.
+//!
+//! Not here: which ends of a copy go together (`copy_request`).
+
+use std::ffi::{OsStr, OsString};
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use storage_mapping::ByteSize;
+
+use super::size;
+use crate::remote_path::RemotePath;
+
+const SERVE_EXAMPLES: &str = "\
+Example:
+  diskwire -c beta.toml serve
+      runs until it is told to stop (Ctrl-C, SIGTERM)
+
+HOST.toml says which directories others see and who they are:
+  [exports.inbox]
+  path = \"/srv/inbox\"
+  mode = \"rw\"                         # or \"ro\": others only read
+  [peers.alpha]
+  key = \"64 hex digits: what `diskwire keygen` printed on alpha\"
+  exports = [\"inbox\"]                 # left out: all";
+
+const CP_EXAMPLES: &str = "\
+Examples:
+  diskwire -c alpha.toml cp big.iso beta:inbox/        push a file
+  diskwire -c alpha.toml cp -r src beta:inbox/backup   push a tree
+  diskwire -c alpha.toml cp beta:files/x.csv .         pull a file
+  tar c dir | diskwire -c alpha.toml cp - beta:inbox/dir.tar
+  diskwire -c alpha.toml cp beta:files/x.gz - | zcat
+
+A file appears under its name complete and verified, or not at all. After a
+failure of any kind the same command goes on from where it was. A local name
+with a colon is written ./a:b.";
+
+const LS_EXAMPLES: &str = "\
+Examples:
+  diskwire -c alpha.toml ls beta:inbox
+  diskwire -c alpha.toml ls -l beta:inbox/backup";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  diskwire -c alpha.toml status
+  diskwire -c alpha.toml status --json | jq .hosts";
+
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  diskwire bench transfer
+  diskwire bench transfer --size 4GiB --compare
+      the same file by scp and rsync over loopback, where they are there";
+
+/// Answers other hosts: the connector. One at a time for each host.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct ServeArgs {}
+
+/// Copies files to or from another host; either side may be HOST:EXPORT/PATH, or - for a stream.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = CP_EXAMPLES)]
+pub struct CpArgs {
+    /// Directories with all that is in them.
+    #[arg(short, long)]
+    pub recursive: bool,
+    /// Keep modes and times.
+    #[arg(short, long)]
+    pub preserve: bool,
+    /// Leave files alone that are there already.
+    #[arg(short, long)]
+    pub no_clobber: bool,
+    /// No progress and no summary; failures are still shown.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print the result as one JSON object on standard output.
+    #[arg(long)]
+    pub json: bool,
+    /// What to copy: files, HOST:EXPORT/PATH, or - for standard input.
+    #[arg(value_name = "SRC", required = true, num_args = 1..)]
+    pub sources: Vec<OsString>,
+    /// Where to: a file, a directory, HOST:EXPORT/PATH, or - for standard output.
+    #[arg(value_name = "DST")]
+    pub destination: OsString,
+}
+
+/// Lists a directory of another host.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = LS_EXAMPLES)]
+pub struct LsArgs {
+    /// With mode, size and time.
+    #[arg(short, long)]
+    pub long: bool,
+    /// Print the list as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// The directory.
+    #[arg(value_name = "HOST:EXPORT/PATH")]
+    #[arg(value_parser = OsStringValueParser::new().try_map(|text| remote(&text)))]
+    pub path: RemotePath,
+}
+
+/// Shows hosts, connections, paths and rates of the volume as this host sees them.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = STATUS_EXAMPLES)]
+pub struct StatusArgs {
+    /// Print them as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Measures.
+#[derive(Args, Clone, Debug)]
+pub struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// The commands of `bench`.
+#[derive(Clone, Debug, Subcommand)]
+#[expect(missing_docs, reason = "described at its arguments, where its help comes from")]
+pub enum BenchCommand {
+    Transfer(BenchTransferArgs),
+}
+
+/// Times the transfer of one file between two hosts on a lab volume in memory.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct BenchTransferArgs {
+    /// Size of the file.
+    #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = size)]
+    pub size: ByteSize,
+    /// Time scp and rsync over loopback too.
+    #[arg(long)]
+    pub compare: bool,
+    /// Print the figures as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn remote(text: &OsStr) -> Result<RemotePath, crate::remote_path::RemotePathError> {
+    RemotePath::parse(text)
+}
