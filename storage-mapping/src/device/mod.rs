@@ -1,5 +1,19 @@
 //! The devices at the bottom.
+//!
+//! * [`memory`]: a disk in memory that many devices can be opened on;
+//! * [`file`]: opening a regular file or block node, for the two engines [`uring`] and [`threaded`];
+//! * [`faulty`]: a layer over any of them that makes it misbehave.
 
+pub mod faulty;
+pub mod file;
+mod in_flight;
 pub mod memory;
+mod outcome;
+pub mod threaded;
+pub mod uring;
 
+pub use faulty::{FaultControl, FaultCounters, Faults, FaultyDevice, Hang};
+pub use file::{OpenFile, OpenFileError};
 pub use memory::{MemoryDevice, MemoryDisk};
+pub use threaded::ThreadedDevice;
+pub use uring::UringDevice;

@@ -1,0 +1,73 @@
+//! What the tests of this crate share: a loop that waits like a real driver, in virtual time.
+
+use std::os::fd::BorrowedFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use storage_mapping::{BlockDevice, Instant, IoCompletion, IoRequest};
+
+/// Drives one device: polls, waits on its descriptors, and jumps to its wake-ups.
+pub(crate) struct Driver<'a> {
+    pub(crate) device: &'a mut dyn BlockDevice,
+    pub(crate) now: Instant,
+}
+
+impl<'a> Driver<'a> {
+    pub(crate) fn new(device: &'a mut dyn BlockDevice) -> Self {
+        Self { device, now: Instant::ZERO }
+    }
+
+    pub(crate) fn submit(&mut self, request: IoRequest) {
+        self.device.submit(self.now, request).expect("the device has room");
+    }
+
+    /// The next completion; fails the test if none comes for ten seconds.
+    pub(crate) fn next(&mut self) -> IoCompletion {
+        for _ in 0..10_000 {
+            if let Some(done) = self.device.poll(self.now) {
+                return done;
+            }
+            let mut descriptors = Vec::new();
+            self.device.wait_on(&mut descriptors);
+            let wakeup = self.device.next_wakeup();
+            if let Some(at) = wakeup {
+                self.now = self.now.max(at);
+            }
+            let timeout = if wakeup.is_some() { 1 } else { 10_000_u16 };
+            #[expect(unsafe_code, reason = "the trait names descriptors by number")]
+            let mut waiting: Vec<_> = descriptors
+                .iter()
+                // SAFETY: the device is borrowed and keeps its descriptors open.
+                .map(|fd| PollFd::new(unsafe { BorrowedFd::borrow_raw(*fd) }, PollFlags::POLLIN))
+                .collect();
+            if !waiting.is_empty() {
+                let ready = poll(&mut waiting, PollTimeout::from(timeout)).expect("poll works");
+                assert!(ready > 0 || wakeup.is_some(), "the device went silent");
+            } else {
+                assert!(wakeup.is_some(), "nothing to wait for");
+            }
+        }
+        panic!("the device never completes");
+    }
+
+    /// Submits one request and waits for it.
+    pub(crate) fn run(&mut self, request: IoRequest) -> IoCompletion {
+        let tag = request.tag;
+        self.submit(request);
+        let done = self.next();
+        assert_eq!(done.tag, tag);
+        done
+    }
+}
+
+/// A small generator of numbers, so that a failing run can be repeated.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
