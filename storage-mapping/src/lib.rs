@@ -51,6 +51,7 @@
 
 pub mod block;
 pub mod device;
+pub mod wait;
 pub mod path_address;
 
 pub use block::address::{BlockCount, BlockSize, ByteSize, Lba};
