@@ -1,3 +1,6 @@
 //! (to come)
 
+pub mod export;
+pub mod journal;
 pub mod payload;
+pub mod transfer;
