@@ -51,8 +51,8 @@
 
 pub mod block;
 pub mod device;
-pub mod wait;
 pub mod path_address;
+pub mod wait;
 
 pub use block::address::{BlockCount, BlockSize, ByteSize, Lba};
 pub use block::buffer::{Buffer, BufferPool, SharedBuffer};

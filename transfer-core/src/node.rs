@@ -14,8 +14,8 @@ use crate::protocol::connection::ConnectionId;
 use crate::protocol::endpoint::{ConnectError, Endpoint, Event, WorkTag};
 use crate::protocol::seal::{SealDone, SealWork};
 use crate::protocol::startup::{LocalState, StartupFailure};
-use crate::transfer::session::{Job, LossReason, Session, SessionConfig, SessionEvent};
-use crate::transfer::store::{LocalReply, LocalRequest};
+use crate::transfer::{Job, LossReason, Session, SessionConfig, SessionEvent};
+use crate::transfer::{LocalReply, LocalRequest};
 
 /// Opcode of the first command of each side in `pro_dtd` and `InitM`: its program and version.
 pub const COMMAND_HELLO: u16 = 32;
@@ -191,11 +191,15 @@ impl Node {
         self.endpoint.poll_work()
     }
 
-    /// The next piece of local work, and whose it is.
-    pub fn poll_local(&mut self, now: Instant) -> Option<(ConnectionId, LocalRequest)> {
-        self.sessions
-            .iter_mut()
-            .find_map(|(connection, running)| running.session.poll_local(now).map(|request| (*connection, request)))
+    /// The next piece of local work, and whose it is; of connections that are `ready` for it.
+    pub fn poll_local(
+        &mut self,
+        now: Instant,
+        ready: impl Fn(ConnectionId) -> bool,
+    ) -> Option<(ConnectionId, LocalRequest)> {
+        self.sessions.iter_mut().filter(|(connection, _)| ready(**connection)).find_map(
+            |(connection, running)| running.session.poll_local(now).map(|request| (*connection, request)),
+        )
     }
 
     /// The next event.
@@ -249,8 +253,10 @@ impl Node {
         if opcode != COMMAND_HELLO {
             return;
         }
-        let text: String = String::from_utf8_lossy(body).chars().take(64).flat_map(char::escape_debug).collect();
-        self.events.push_back(NodeEvent::Notice(format!("connection {}: the peer runs {text}", connection.0)));
+        let text: String =
+            String::from_utf8_lossy(body).chars().take(64).flat_map(char::escape_debug).collect();
+        self.events
+            .push_back(NodeEvent::Notice(format!("connection {}: the peer runs {text}", connection.0)));
         let is_connector = self
             .endpoint
             .connections()

@@ -39,7 +39,8 @@ impl Random for OsRandom {
         let mut rest = bytes;
         while !rest.is_empty() {
             // The source of the kernel cannot fail once the machine has booted; a signal may cut it short.
-            let done = rustix::rand::getrandom(&mut *rest, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
+            let done =
+                rustix::rand::getrandom(&mut *rest, rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
             rest = &mut rest[done..];
         }
     }

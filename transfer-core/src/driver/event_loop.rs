@@ -18,7 +18,7 @@ use crate::node::{Node, NodeEvent};
 use crate::protocol::connection::ConnectionId;
 use crate::protocol::endpoint::WorkTag;
 use crate::protocol::seal::SealDone;
-use crate::transfer::store::{LocalReply, LocalStore};
+use crate::transfer::{LocalReply, LocalStore};
 
 /// Sealing of less than this is done in the loop.
 const SEAL_AT_ONCE_BYTES: usize = 16 << 10;
@@ -139,9 +139,10 @@ impl Driver {
                 self.workers.spawn(Lane::Compute, move || Done::Seal(tag, work.run(&buffers)));
             }
         }
-        while let Some((connection, request)) = self.node.poll_local(now) {
+        let stores = &self.stores;
+        while let Some((connection, request)) = self.node.poll_local(now, |id| stores.contains_key(&id)) {
             moved = true;
-            let store = self.stores.get(&connection).map(Arc::clone).expect("a store is attached with the connection");
+            let store = Arc::clone(&stores[&connection]);
             self.workers.spawn(Lane::Files, move || Done::Local(connection, store.execute(request)));
         }
         while let Some((device, request)) = self.node.poll_io() {
