@@ -4,6 +4,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::mount::{MsFlags, mount, umount};
 use storage_mapping::in_use::{Finding, findings};
 
 /// Fails instead of skipping where the environment says that nothing may be skipped.
@@ -56,19 +57,29 @@ fn a_block_node_in_use_is_not_free() {
 }
 
 #[test]
-fn the_root_disk_of_this_host_is_not_free() {
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mounts") else {
-        return skip("the_root_disk_of_this_host_is_not_free", "no /proc");
+fn a_mounted_file_system_is_not_free() {
+    const TEST: &str = "a_mounted_file_system_is_not_free";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len(4 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(file.path()).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return skip(TEST, "mkfs.ext4 does not run here");
+    }
+    let device = match LoopDevice::attach(file.path()) {
+        Ok(device) => device,
+        Err(reason) => return skip(TEST, &reason),
     };
-    let root = mounts.lines().find_map(|line| {
-        let mut fields = line.split(' ');
-        let device = fields.next().filter(|device| device.starts_with("/dev/"))?;
-        (fields.next() == Some("/")).then_some(device)
-    });
-    let Some(root) = root.filter(|root| std::fs::File::open(root).is_ok()) else {
-        return skip("the_root_disk_of_this_host_is_not_free", "its node cannot be opened here");
-    };
-    let found = findings(Path::new(root)).unwrap();
-    let is_root = |found: &Finding| matches!(found, Finding::Mounted { at, .. } if at == Path::new("/"));
-    assert!(found.iter().any(is_root), "{found:?}");
+    let content = Finding::Signature { content: "an ext4 file system" };
+    assert_eq!(findings(&device.0).unwrap(), std::slice::from_ref(&content));
+
+    let at = tempfile::tempdir().unwrap();
+    let flags = MsFlags::MS_RDONLY;
+    if let Err(error) = mount(Some(&device.0), at.path(), Some("ext4"), flags, None::<&str>) {
+        return skip(TEST, &format!("mount: {error}"));
+    }
+    let found = findings(&device.0);
+    umount(at.path()).unwrap();
+    let name = device.0.file_name().unwrap().to_string_lossy().into_owned();
+    let mounted = Finding::Mounted { device: name, at: at.path().to_owned() };
+    assert_eq!(found.unwrap(), [mounted, Finding::ExclusivelyHeld, content]);
 }
