@@ -3,6 +3,9 @@
 //! Keeps true: a place that is freed is used again, so nothing is allocated once warm; an attempt
 //! outlives its request if it is given up on, for the path still has its buffer. Not here: decisions.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
 use storage_mapping::{
     Buffer, CopyFate, Effect, FencePolicy, Instant, IoBuffer, IoCompletion, IoError, IoRequest, IoTag, Lba,
     Operation, PathIndex, SharedBuffer,
@@ -144,6 +147,29 @@ pub(crate) struct Attempt {
     pub(crate) since: Instant,
     /// 0 for a flush.
     pub(crate) bytes: usize,
+}
+
+/// Places of requests by their tags. The tags come from this program, so that a cheap hash will do.
+pub(crate) type ByTag = HashMap<IoTag, usize, BuildHasherDefault<TagHasher>>;
+
+/// Spreads a tag by one multiplication.
+#[derive(Debug, Default)]
+pub(crate) struct TagHasher(u64);
+
+impl Hasher for TagHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        // The odd number nearest to 2⁶⁴ divided by the golden ratio; the table uses high and low bits.
+        let product = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
 }
 
 /// Places that are used again.

@@ -28,7 +28,7 @@
 mod dispatch;
 mod settle;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 use storage_mapping::block::time::earliest;
@@ -40,7 +40,7 @@ use thiserror::Error;
 
 use crate::error_class::ErrorClass;
 use crate::failover::{Failover, FailoverConfig};
-use crate::flight::{Attempt, Flight, Purpose, Slab};
+use crate::flight::{Attempt, ByTag, Flight, Purpose, Slab};
 use crate::path_state::{PATH_COUNT_MAX, PathStatus};
 use crate::selector::{PathSelector, RoundRobin};
 
@@ -104,7 +104,7 @@ pub struct MultipathDevice<S = RoundRobin> {
     geometry: Geometry,
     pool: BufferPool,
     flights: Slab<Flight>,
-    by_tag: HashMap<IoTag, usize>,
+    by_tag: ByTag,
     attempts: Slab<Attempt>,
     waiting: Vec<Wait>,
     /// Something happened that waiting requests may wait for.
@@ -147,7 +147,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             geometry,
             pool: BufferPool::new(),
             flights: Slab::new(),
-            by_tag: HashMap::new(),
+            by_tag: ByTag::default(),
             attempts: Slab::new(),
             waiting: Vec::new(),
             has_changed: false,
