@@ -15,11 +15,15 @@ pub mod config;
 pub mod copy_request;
 pub mod escape;
 pub mod exit;
+pub mod host;
 pub mod keys;
 pub mod lab;
+pub mod local_state;
 pub mod name;
 pub mod progress;
 pub mod remote_path;
+pub mod signals;
+pub mod stack;
 pub mod state_dir;
 
 use std::ffi::OsString;

@@ -37,6 +37,8 @@ pub enum NodeEvent {
         role: Role,
         /// Name of the peer.
         peer: String,
+        /// Payload of a segment, at most.
+        segment_bytes: usize,
     },
     /// A connection has ended.
     Closed {
@@ -227,8 +229,9 @@ impl Node {
                 Event::Notice(text) => self.events.push_back(NodeEvent::Notice(text)),
                 Event::CallsChanged | Event::AnswersChanged => {}
                 Event::Connected { connection, role, peer, seg_max } => {
-                    self.start_session(connection, seg_max);
-                    self.events.push_back(NodeEvent::Connected { connection, role, peer });
+                    let segment_bytes = usize::try_from(seg_max).expect("a segment is at most 64 MiB");
+                    self.start_session(connection, segment_bytes);
+                    self.events.push_back(NodeEvent::Connected { connection, role, peer, segment_bytes });
                 }
                 Event::Command { connection, opcode, body, .. } => {
                     self.handle_command(now, connection, opcode, &body);
@@ -238,8 +241,7 @@ impl Node {
         }
     }
 
-    fn start_session(&mut self, connection: ConnectionId, seg_max: u32) {
-        let segment_bytes = usize::try_from(seg_max).expect("a segment is at most 64 MiB");
+    fn start_session(&mut self, connection: ConnectionId, segment_bytes: usize) {
         let config = SessionConfig { segment_bytes, ..SessionConfig::new(self.pool.clone()) };
         let session = match self.jobs.remove(&connection) {
             Some(job) => Session::requester(config, job),

@@ -78,6 +78,13 @@ impl ServingFiles {
         Ok(Self { places })
     }
 
+    /// The exports that `allowed` names; their journals stay shared.
+    #[must_use]
+    pub fn only(&self, allowed: impl Fn(&[u8]) -> bool) -> Self {
+        let places = self.places.iter().filter(|(name, _)| allowed(name));
+        Self { places: places.map(|(name, place)| (name.clone(), Arc::clone(place))).collect() }
+    }
+
     fn place(&self, export: &[u8]) -> Result<&Arc<Place>, LocalError> {
         self.places.get(export).ok_or_else(|| {
             let name = String::from_utf8_lossy(export);
