@@ -45,6 +45,7 @@ pub struct Cli {
 pub enum Command {
     Cp(transfer::CpArgs),
     Keygen(keygen::KeygenArgs),
+    Lab(lab::LabArgs),
     Ls(transfer::LsArgs),
     Serve(transfer::ServeArgs),
 }
@@ -73,7 +74,6 @@ mod tests {
         let commands = [
             with::<lab::DemoArgs>("demo"),
             with::<volume::VolumeArgs>("volume"),
-            with::<lab::LabArgs>("lab"),
             with::<transfer::StatusArgs>("status"),
             with::<transfer::BenchArgs>("bench"),
         ];

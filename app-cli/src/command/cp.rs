@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -198,7 +198,7 @@ fn job_of(args: &CpArgs, request: &CopyRequest) -> Result<Job, CommandError> {
     Ok(match request {
         CopyRequest::PushFiles { sources, destination } => Job::Push {
             peer,
-            origin: SourceOrigin::Local(sources.iter().map(|path| local_path(path)).collect()),
+            origin: SourceOrigin::Local(sources.iter().map(local_path).collect()),
             export: export_of(destination),
             destination: relative(destination)?,
             options: options | directory(destination.is_directory || sources.len() > 1),
@@ -233,8 +233,8 @@ fn directory(must_be: bool) -> JobOptions {
     if must_be { JobOptions::MUST_BE_DIRECTORY } else { JobOptions::empty() }
 }
 
-fn local_path(path: &PathBuf) -> Vec<u8> {
-    path.as_os_str().as_bytes().to_vec()
+fn local_path(path: impl AsRef<Path>) -> Vec<u8> {
+    path.as_ref().as_os_str().as_bytes().to_vec()
 }
 
 pub(super) fn export_of(path: &RemotePath) -> Vec<u8> {

@@ -5,6 +5,7 @@
 
 mod cp;
 mod keygen;
+mod lab;
 mod ls;
 mod serve;
 
@@ -163,6 +164,7 @@ pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
     match &cli.command {
         Command::Cp(args) => cp::run(cli, args),
         Command::Keygen(args) => keygen::run(cli, args),
+        Command::Lab(args) => lab::run(args),
         Command::Ls(args) => ls::run(cli, args),
         Command::Serve(_) => serve::run(cli),
     }
