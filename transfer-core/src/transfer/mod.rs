@@ -32,7 +32,7 @@ pub use session::{
     Job, LossReason, Outcome, ProtocolViolation, Session, SessionConfig, SessionEvent, Verdict,
 };
 pub use store::{
-    Attributes, Destined, DirectoryItem, FileAnswer, Identity, JobKey, KnownAnswer, LinkItem, ListEntry,
-    ListKind, LoadedFile, LocalDone, LocalReply, LocalRequest, LocalStore, LocalWork, OpenFile, PackFile,
-    PublishFile, SourceFile, SourceOrigin, SyncFile, Target, TransferId, WalkEntry, WalkItem,
+    Attributes, Destined, DirectoryItem, FileAnswer, Identity, JobEnd, JobKey, KnownAnswer, LinkItem,
+    ListEntry, ListKind, LoadedFile, LocalDone, LocalReply, LocalRequest, LocalStore, LocalWork, OpenFile,
+    PackFile, PublishFile, SourceFile, SourceOrigin, SyncFile, Target, TransferId, WalkEntry, WalkItem,
 };

@@ -46,6 +46,8 @@ use storage_mapping::Instant;
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// … or is so old.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(1);
+/// Files of one COMMITTED: it fits the smallest segment, whatever a peer permits at once.
+const COMMITTED_MAX: usize = 512;
 /// Directories or links made by one request.
 const MAKE_MAX: usize = 1024;
 
@@ -768,8 +770,8 @@ impl Receiver {
                 }
             }
         }
-        if !committed.is_empty() {
-            out.say(batch, Message::Committed(committed));
+        for part in committed.chunks(COMMITTED_MAX) {
+            out.say(batch, Message::Committed(part.to_vec()));
         }
     }
 

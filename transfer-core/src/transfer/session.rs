@@ -31,8 +31,8 @@ use super::outbox::{Outbox, Purpose, printable};
 use super::receiver::{Allowed, Receiver};
 use super::sender::Sender;
 use super::store::{
-    Destined, JobKey, ListEntry, LocalDone, LocalReply, LocalRequest, LocalWork, SourceOrigin, Target,
-    TransferId,
+    Destined, JobEnd, JobKey, ListEntry, LocalDone, LocalReply, LocalRequest, LocalWork, SourceOrigin,
+    Target, TransferId,
 };
 use crate::payload::{Segment, SegmentKind};
 use std::collections::BTreeSet;
@@ -258,6 +258,8 @@ pub struct Session {
     reason: Option<Reason>,
     /// Counted when the machine was put away.
     unfinished: u64,
+    /// The job did not begin.
+    not_begun: bool,
     /// JOB_DONE is to be said when the files are closed.
     answer_done: bool,
 }
@@ -307,6 +309,7 @@ impl Session {
             interrupted: false,
             reason: None,
             unfinished: 0,
+            not_begun: false,
             answer_done: false,
         }
     }
@@ -732,10 +735,11 @@ impl Session {
     /// The job does not begin.
     fn refused(&mut self, reason: Reason) {
         self.reason = Some(self.reason.take().unwrap_or(reason));
+        self.not_begun = true;
         if matches!(self.state, State::Listing) {
             self.finish();
         } else {
-            self.close(true);
+            self.close(false);
         }
     }
 
@@ -757,7 +761,12 @@ impl Session {
         if !known && !settled.is_empty() {
             self.out.ask(Purpose::Ignored, LocalWork::RecordSettled(settled));
         }
-        self.out.ask(Purpose::CloseJob, LocalWork::CloseJob { finished: known });
+        let end = match (known, self.not_begun) {
+            (true, _) => JobEnd::Finished,
+            (false, true) => JobEnd::Refused,
+            (false, false) => JobEnd::Unfinished,
+        };
+        self.out.ask(Purpose::CloseJob, LocalWork::CloseJob(end));
     }
 
     fn handle_destination_closed(&mut self, done: Result<LocalDone, LocalError>) {
@@ -778,7 +787,8 @@ impl Session {
         if finished && !self.lost {
             self.out.say(0, Message::JobDone);
         }
-        self.out.ask(Purpose::CloseJob, LocalWork::CloseJob { finished });
+        let end = if finished { JobEnd::Finished } else { JobEnd::Unfinished };
+        self.out.ask(Purpose::CloseJob, LocalWork::CloseJob(end));
     }
 
     fn job_closed(&mut self) {

@@ -33,6 +33,9 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+/// Directories whose attributes one job may set at its end.
+const DIRECTORIES_MAX: usize = 1_000_000;
+
 /// How announced paths become paths below the root.
 #[derive(Debug)]
 enum Naming {
