@@ -215,7 +215,7 @@ impl Receiving {
             match fallocate(&*opened, FallocateFlags::KEEP_SIZE, 0, size) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(errno) => {
-                    if resume == 0 {
+                    if !found {
                         self.folder.discard(&name);
                     }
                     return Err(errno.into());
