@@ -1,8 +1,8 @@
 //! The files of this host: the one place where a session's local work touches the system.
 //!
 //! What holds: one value serves one connection; work on different files runs in parallel; every access
-//! in an export goes through [`Export`]. The parts: [`source`] reads, [`target`] writes and publishes,
-//! [`record`] keeps what a requester must remember. Not here: any decision about order (`sender`,
+//! in an export goes through [`Export`]. The parts: `source` reads, `target` writes and publishes,
+//! `record` keeps what a requester must remember. Not here: any decision about order (`sender`,
 //! `receiver`).
 
 mod record;
