@@ -45,6 +45,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 #[expect(missing_docs, reason = "each is described at its arguments, where its help comes from")]
 pub enum Command {
+    Bench(transfer::BenchArgs),
     Cp(transfer::CpArgs),
     Demo(lab::DemoArgs),
     Keygen(keygen::KeygenArgs),

@@ -3,6 +3,7 @@
 //! What every command returns is an exit code, or a [`CommandError`] that becomes one line. Not here:
 //! the work itself.
 
+mod bench;
 mod cp;
 mod demo;
 mod keygen;
@@ -204,6 +205,7 @@ impl CommandError {
 /// See [`CommandError`].
 pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
     match &cli.command {
+        Command::Bench(args) => bench::run(args),
         Command::Cp(args) => cp::run(cli, args),
         Command::Demo(args) => demo::run(args),
         Command::Keygen(args) => keygen::run(cli, args),
