@@ -1,1 +1,58 @@
-//! (to come)
+//! Many paths to the same blocks, as one device that does not depend on any of them.
+//!
+//! This is layer 125 of FIG. 13 (*multi-path mapping*). [`MultipathDevice`] is a
+//! [`BlockDevice`](storage_mapping::BlockDevice) made of others, so that what stands above does not
+//! know how many paths there are:
+//!
+//! ```
+//! use multipath::{FailoverConfig, MultipathDevice, PathState};
+//! use storage_mapping::device::MemoryDisk;
+//! use storage_mapping::{
+//!     BlockCount, BlockDevice, BlockSize, Buffer, Instant, IoCompletion, IoRequest, IoTag, Lba, PathIndex,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let disk = MemoryDisk::new(BlockSize::B4096, BlockCount(64));
+//! let paths: Vec<Box<dyn BlockDevice>> = vec![Box::new(disk.device()), Box::new(disk.device())];
+//! let mut device = MultipathDevice::new(paths, FailoverConfig::default())?;
+//!
+//! let now = Instant::ZERO; // A real driver reads its clock.
+//! let data = Buffer::copy_of(&[7; 4096]).freeze();
+//! device.submit(now, IoRequest::write(IoTag(1), Lba(3), data, false)).expect("there is room");
+//! device.poll(now).expect("memory answers at once").outcome?;
+//!
+//! device.fail_path(PathIndex(0));
+//! device.submit(now, IoRequest::read(IoTag(2), Lba(3), Buffer::zeroed(4096))).expect("there is room");
+//! let done = device.poll(now).expect("the other path answers");
+//! assert_eq!(done.buffer.into_read().as_deref(), Some(&[7; 4096][..]));
+//! assert_eq!(device.status()[0].state, PathState::Disabled);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! * [`multipath_device`]: the device;
+//! * [`failover`]: its decisions, a state machine without I/O, threads or a clock;
+//! * [`error_class`]: what an error says about a path;
+//! * [`path_state`]: the states of a path and what `status` shows;
+//! * [`selector`]: which of several good paths is next.
+//!
+//! What it promises of writes: a write in doubt (time-out, lost connection, EIO) may still land, and
+//! is sent again only if its sender said that this does no harm
+//! ([`FencePolicy::Unsafe`](storage_mapping::FencePolicy::Unsafe)). Under every other policy it completes as
+//! *unknown*, and the caller decides.
+//!
+//! Not here: holding back overlapping writes (the other fence policies), groups of paths and their
+//! priorities, control commands.
+
+pub mod error_class;
+pub mod failover;
+mod flight;
+pub mod multipath_device;
+pub mod path_state;
+pub mod selector;
+
+pub use error_class::ErrorClass;
+pub use failover::{FailedAttempt, Failover, FailoverConfig, Verdict};
+pub use multipath_device::{MultipathDevice, MultipathError};
+pub use path_state::{PATH_COUNT_MAX, PathSet, PathState, PathStatus};
+pub use selector::{PathSelector, RoundRobin};

@@ -7,7 +7,8 @@
 //! * [`block`]: addresses, counts and sizes as types of their own, requests and completions,
 //!   aligned buffers, time as a plain number, and the trait;
 //! * [`device`]: memory, io_uring, thread-pool and fault-injecting devices;
-//! * [`path_address`]: what a configuration writes for one path, and how it is opened.
+//! * [`path_address`]: what a configuration writes for one path, and how it is opened;
+//! * [`in_use`]: what speaks against overwriting a file or block node.
 //!
 //! Two openings of one disk, as two hosts have them; what one writes the other reads:
 //!
@@ -51,6 +52,7 @@
 
 pub mod block;
 pub mod device;
+pub mod in_use;
 pub mod path_address;
 
 pub use block::address::{BlockCount, BlockSize, ByteSize, Lba};

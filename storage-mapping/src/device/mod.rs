@@ -1,7 +1,7 @@
 //! The devices at the bottom.
 //!
 //! * [`memory`]: a disk in memory that many devices can be opened on;
-//! * [`file`]: opening a regular file or block node, for the two engines [`uring`] and [`threaded`];
+//! * [`mod@file`]: opening a regular file or block node, for the two engines [`uring`] and [`threaded`];
 //! * [`faulty`]: a layer over any of them that makes it misbehave.
 
 pub mod faulty;

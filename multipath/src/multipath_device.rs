@@ -1,0 +1,381 @@
+//! One block device made of many paths to the same blocks.
+//!
+//! Keeps true:
+//!
+//! * an accepted request completes exactly once, whatever its paths do; a path that hangs keeps the
+//!   buffer it has and holds up nobody else;
+//! * a write's bytes stay the same in every attempt; a read that was given up on completes with
+//!   another buffer of the same size;
+//! * a flush goes to every path that carried writes since the last one, and fails if one of them
+//!   cannot do it (reported once: who gets the failure writes again what was not yet durable);
+//! * `submit` and `poll` call into paths, which do not block, and nothing else.
+//!
+//! Where a request is:
+//!
+//! ```text
+//!            room on a path                     done, or an error that is the answer
+//!   submit ────────────────▶ on a path ─────────────────────────────────▶ completion
+//!      │                      │    ▲                                          ▲
+//!      │ no room, no path     ▼    │ room, path back, delay over              │
+//!      └───────────────────▶ waiting ─────── waited too long, deadline ───────┘
+//! ```
+//!
+//! Not here: the decisions (`failover`), the order of paths (`selector`). An attempt that is timed out
+//! is given up on, not undone: its write may still land, the completion says so, and
+//! [`DeviceEvent::Settled`] follows when the path answers after all. A deadline that passes ends the
+//! request without a further attempt.
+
+mod dispatch;
+mod settle;
+
+use std::collections::VecDeque;
+use std::os::fd::RawFd;
+
+use storage_mapping::block::time::earliest;
+use storage_mapping::{
+    BlockDevice, BufferPool, Cancelled, DeviceEvent, Effect, Geometry, Instant, IoCompletion, IoError,
+    IoRequest, IoTag, Lba, Operation, PathIndex, RefusalReason, Refused,
+};
+use thiserror::Error;
+
+use crate::error_class::ErrorClass;
+use crate::failover::{Failover, FailoverConfig};
+use crate::flight::{Attempt, ByTag, Flight, Purpose, Slab};
+use crate::path_state::{PATH_COUNT_MAX, PathStatus};
+use crate::selector::{PathSelector, RoundRobin};
+
+/// Why paths do not make a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum MultipathError {
+    /// None was given.
+    #[error("a multipath device needs at least one path")]
+    NoPaths,
+    /// More than a set of paths can hold.
+    #[error("{count} paths are too many: {PATH_COUNT_MAX} are the most")]
+    TooManyPaths {
+        /// How many were given.
+        count: usize,
+    },
+    /// Two paths that cannot lead to the same blocks.
+    #[error(
+        "path {} has blocks of {block_bytes} bytes and path 0 of {first_bytes}: they are not the same device",
+        path.0
+    )]
+    UnequalBlockSize {
+        /// The path that differs from the first.
+        path: PathIndex,
+        /// Its block size.
+        block_bytes: usize,
+        /// That of the first.
+        first_bytes: usize,
+    },
+}
+
+/// A path with what it has carried.
+struct Path {
+    device: Box<dyn BlockDevice>,
+    status: PathStatus,
+    /// It carried writes since the last flush.
+    is_dirty: bool,
+}
+
+/// Why a request is on no path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WaitFor {
+    /// Room in a queue, or a path at all.
+    Change,
+    /// The device was busy.
+    Time(Instant),
+}
+
+/// A request that is on no path; of a flush, one of its parts.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    flight: usize,
+    wait_for: WaitFor,
+    /// The path of a part of a flush.
+    flush_path: Option<PathIndex>,
+}
+
+/// One block device made of many paths to the same blocks.
+pub struct MultipathDevice<S = RoundRobin> {
+    paths: Vec<Path>,
+    core: Failover<S>,
+    geometry: Geometry,
+    pool: BufferPool,
+    flights: Slab<Flight>,
+    by_tag: ByTag,
+    attempts: Slab<Attempt>,
+    waiting: Vec<Wait>,
+    /// Something happened that waiting requests may wait for.
+    has_changed: bool,
+    /// No attempt times out before this.
+    check_attempts_at: Option<Instant>,
+    /// No deadline passes before this.
+    check_deadlines_at: Option<Instant>,
+    ready: VecDeque<IoCompletion>,
+    events: VecDeque<DeviceEvent>,
+}
+
+impl MultipathDevice<RoundRobin> {
+    /// Makes one device of paths that take turns.
+    ///
+    /// # Errors
+    /// See [`MultipathError`].
+    pub fn new(paths: Vec<Box<dyn BlockDevice>>, config: FailoverConfig) -> Result<Self, MultipathError> {
+        Self::with_selector(paths, RoundRobin::default(), config)
+    }
+}
+
+impl<S: PathSelector> MultipathDevice<S> {
+    /// Makes one device of paths that `selector` chooses among.
+    ///
+    /// # Errors
+    /// See [`MultipathError`].
+    pub fn with_selector(
+        paths: Vec<Box<dyn BlockDevice>>,
+        selector: S,
+        config: FailoverConfig,
+    ) -> Result<Self, MultipathError> {
+        let geometry = common_geometry(paths.iter().map(BlockDevice::geometry))?;
+        let core = Failover::new(paths.len(), selector, config);
+        let with_status =
+            |(index, device)| Path { device, status: PathStatus::new(PathIndex(index)), is_dirty: false };
+        Ok(Self {
+            paths: paths.into_iter().enumerate().map(with_status).collect(),
+            core,
+            geometry,
+            pool: BufferPool::new(),
+            flights: Slab::new(),
+            by_tag: ByTag::default(),
+            attempts: Slab::new(),
+            waiting: Vec::new(),
+            has_changed: false,
+            check_attempts_at: None,
+            check_deadlines_at: None,
+            ready: VecDeque::new(),
+            events: VecDeque::new(),
+        })
+    }
+
+    /// Every path as it stands.
+    #[must_use]
+    pub fn status(&self) -> Vec<PathStatus> {
+        let with_state = |path: &Path| PathStatus { state: self.core.state(path.status.path), ..path.status };
+        self.paths.iter().map(with_state).collect()
+    }
+
+    /// An operator takes a path out of use. What it has already, it keeps.
+    ///
+    /// # Panics
+    /// If there is no such path.
+    pub fn fail_path(&mut self, path: PathIndex) {
+        self.core.disable_path(path);
+    }
+
+    /// An operator puts a path into use.
+    ///
+    /// # Panics
+    /// If there is no such path.
+    pub fn reinstate_path(&mut self, path: PathIndex) {
+        self.core.reinstate_path(path);
+        self.has_changed = true;
+    }
+
+    /// Why the request may not be taken, if it may not.
+    fn refusal(&self, request: &IoRequest) -> Option<RefusalReason> {
+        let fits = |lba: Lba, bytes: &[u8]| {
+            self.geometry.admits(lba, bytes.len())
+                && bytes.as_ptr().addr().is_multiple_of(self.geometry.buffer_alignment_bytes)
+        };
+        let is_valid = match &request.operation {
+            Operation::Read { lba, buffer } => fits(*lba, buffer),
+            Operation::Write { lba, data, .. } => fits(*lba, data),
+            Operation::Flush => true,
+        };
+        if !is_valid || request.path.is_some_and(|path| path.0 >= self.paths.len()) {
+            Some(RefusalReason::Invalid)
+        } else if self.flights.len() >= self.geometry.queue_depth {
+            Some(RefusalReason::Busy)
+        } else if self.by_tag.contains_key(&request.tag) {
+            Some(RefusalReason::DuplicateTag)
+        } else {
+            None
+        }
+    }
+
+    fn flight(&mut self, index: usize) -> &mut Flight {
+        self.flights.entry(index).expect("a request on its way is in the table")
+    }
+
+    /// Ends a request.
+    fn finish(&mut self, index: usize, outcome: Result<(), IoError>) {
+        let flight = self.flights.remove(index).expect("a request on its way is in the table");
+        self.by_tag.remove(&flight.tag);
+        self.waiting.retain(|wait| wait.flight != index);
+        self.ready.push_back(flight.complete(outcome, |length| self.pool.take(length)));
+    }
+
+    /// Takes in what the paths have finished.
+    fn collect(&mut self, now: Instant) {
+        for index in 0..self.paths.len() {
+            while let Some(done) = self.paths[index].device.poll(now) {
+                self.handle_completion(now, PathIndex(index), done);
+            }
+        }
+    }
+
+    /// When the next request has waited long enough.
+    fn wait_end(&self) -> Option<Instant> {
+        let patience = self.core.config().no_path_timeout;
+        let end = |wait: &Wait| match wait.wait_for {
+            WaitFor::Time(at) => Some(at),
+            WaitFor::Change if self.has_changed => Some(Instant::ZERO),
+            WaitFor::Change => self.flights.get(wait.flight).map(|flight| flight.submitted + patience),
+        };
+        self.waiting.iter().filter_map(end).min()
+    }
+
+    /// An event of one path: a change of its link is taken in here.
+    fn handle_event(&mut self, now: Instant, path: PathIndex, event: DeviceEvent) -> Option<DeviceEvent> {
+        match event {
+            // The attempt that it speaks of is over, and its place may be taken by another.
+            DeviceEvent::Settled { .. } => None,
+            DeviceEvent::LinkUp => {
+                self.core.probe_now(now, path);
+                None
+            }
+            DeviceEvent::LinkDown => {
+                self.core.handle_error(now, path, ErrorClass::PathDead);
+                None
+            }
+            DeviceEvent::GeometryChanged => {
+                let all = self.paths.iter().map(|path| path.device.geometry());
+                self.geometry = common_geometry(all).unwrap_or(self.geometry);
+                Some(event)
+            }
+            DeviceEvent::Attention => Some(event),
+        }
+    }
+}
+
+impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn submit(&mut self, now: Instant, request: IoRequest) -> Result<(), Refused> {
+        if let Some(reason) = self.refusal(&request) {
+            return Err(Refused { reason, request });
+        }
+        let (tag, deadline) = (request.tag, request.deadline);
+        let flight = Flight::new(now, request);
+        let is_flush = flight.is_flush();
+        let index = self.flights.insert(flight);
+        self.by_tag.insert(tag, index);
+        self.check_deadlines_at = earliest(self.check_deadlines_at, deadline);
+        if is_flush {
+            self.dispatch_flush(now, index)
+        } else {
+            self.dispatch(now, index)
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<IoCompletion> {
+        if let Some(done) = self.ready.pop_front() {
+            return Some(done);
+        }
+        self.collect(now);
+        self.expire_attempts(now);
+        self.expire_deadlines(now);
+        self.send_probes(now);
+        self.retry_waiting(now);
+        self.ready.pop_front()
+    }
+
+    fn poll_event(&mut self, now: Instant) -> Option<DeviceEvent> {
+        if let Some(event) = self.events.pop_front() {
+            return Some(event);
+        }
+        for index in 0..self.paths.len() {
+            while let Some(event) = self.paths[index].device.poll_event(now) {
+                if let Some(event) = self.handle_event(now, PathIndex(index), event) {
+                    return Some(event);
+                }
+            }
+        }
+        None
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        if !self.ready.is_empty() || !self.events.is_empty() {
+            return Some(Instant::ZERO);
+        }
+        let own =
+            [self.check_attempts_at, self.check_deadlines_at, self.core.next_timeout(), self.wait_end()];
+        let below = self.paths.iter().map(|path| path.device.next_wakeup());
+        own.into_iter().chain(below).fold(None, earliest)
+    }
+
+    fn cancel(&mut self, now: Instant, tag: IoTag) -> Cancelled {
+        let Some(&index) = self.by_tag.get(&tag) else { return Cancelled::NotHere };
+        let flight = self.flight(index);
+        if flight.is_flush() || flight.effect != Effect::None {
+            return Cancelled::Requested;
+        }
+        if self.waiting.iter().all(|wait| wait.flight != index) {
+            let is_it = |attempt: &Attempt| attempt.purpose == Purpose::Flight(index);
+            let found = self.attempts.iter_mut().find(|(_, attempt)| is_it(attempt));
+            let place = found.map(|(place, _)| place).expect("what does not wait is on a path");
+            if !self.withdraw_attempt(now, place, index) {
+                return Cancelled::Requested;
+            }
+        }
+        let flight = self.flights.remove(index).expect("found just now");
+        self.by_tag.remove(&tag);
+        self.waiting.retain(|wait| wait.flight != index);
+        Cancelled::Withdrawn(flight.into_request())
+    }
+
+    fn attach_pool(&mut self, pool: &BufferPool) {
+        self.pool = pool.clone();
+        self.paths.iter_mut().for_each(|path| path.device.attach_pool(pool));
+    }
+
+    fn wait_on(&self, descriptors: &mut Vec<RawFd>) {
+        self.paths.iter().for_each(|path| path.device.wait_on(descriptors));
+    }
+}
+
+/// What all paths can do.
+fn common_geometry(paths: impl ExactSizeIterator<Item = Geometry>) -> Result<Geometry, MultipathError> {
+    let count = paths.len();
+    if count > PATH_COUNT_MAX {
+        return Err(MultipathError::TooManyPaths { count });
+    }
+    let mut common: Option<Geometry> = None;
+    for (index, next) in paths.enumerate() {
+        let first = *common.get_or_insert(Geometry { queue_depth: 0, ..next });
+        if next.block_size != first.block_size {
+            return Err(MultipathError::UnequalBlockSize {
+                path: PathIndex(index),
+                block_bytes: next.block_size.bytes(),
+                first_bytes: first.block_size.bytes(),
+            });
+        }
+        common = Some(Geometry {
+            block_size: first.block_size,
+            block_count: first.block_count.min(next.block_count),
+            transfer_max_bytes: first.transfer_max_bytes.min(next.transfer_max_bytes),
+            buffer_alignment_bytes: first.buffer_alignment_bytes.max(next.buffer_alignment_bytes),
+            queue_depth: first.queue_depth.saturating_add(next.queue_depth),
+        });
+    }
+    common.ok_or(MultipathError::NoPaths)
+}
+
+/// The place of an attempt, from the tag that it has on its path.
+fn attempt_index(tag: IoTag) -> usize {
+    usize::try_from(tag.0).expect("tags of attempts are places of a table")
+}

@@ -1,0 +1,187 @@
+//! Sending: requests to paths, flushes to all that need one, and what waits in between.
+//!
+//! Keeps true: a request that no path takes has its buffer back and stands in `waiting`, or is ended.
+//! Not here: what comes back (`settle`).
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+use storage_mapping::block::time::earliest;
+use storage_mapping::{
+    CopyFate, Effect, ErrorSource, Instant, IoError, IoRequest, IoTag, Operation, PathIndex, RefusalReason,
+};
+
+use super::{MultipathDevice, Wait, WaitFor, attempt_index};
+use crate::error_class::ErrorClass;
+use crate::flight::{Attempt, Purpose, Work};
+use crate::path_state::{PathSet, PathState};
+use crate::selector::PathSelector;
+
+impl<S: PathSelector> MultipathDevice<S> {
+    /// Sends a request over the next path that takes it, or lets it wait, or ends it.
+    pub(super) fn dispatch(&mut self, now: Instant, index: usize) {
+        let flight = self.flight(index);
+        let (wanted, mut excluded) = (flight.path, flight.tried);
+        let mut is_busy = false;
+        loop {
+            let path = match wanted {
+                Some(path) => Some(path).filter(|path| !excluded.contains(*path)),
+                None => self.core.select_path(excluded),
+            };
+            let Some(path) = path else { break };
+            match self.send(now, index, path) {
+                Ok(()) => return,
+                Err(RefusalReason::Busy) => is_busy = true,
+                Err(RefusalReason::Invalid | RefusalReason::DuplicateTag) => {
+                    return self.finish(index, Err(IoError::errno(Errno::EINVAL as i32)));
+                }
+                Err(RefusalReason::Closed) => {
+                    self.core.handle_error(now, path, ErrorClass::PathDead);
+                }
+            }
+            excluded.insert(path);
+        }
+        let waits_for_a_path = wanted.is_none() && self.core.active().is_empty();
+        if waits_for_a_path {
+            // Whatever path comes back may be asked, also one that failed before.
+            self.flight(index).tried = PathSet::EMPTY;
+        }
+        if is_busy || waits_for_a_path {
+            return self.wait(index, WaitFor::Change, None);
+        }
+        let error = self.flight(index).error.unwrap_or(ErrorSource::NoPath.into());
+        self.finish(index, Err(error));
+    }
+
+    pub(super) fn wait(&mut self, flight: usize, wait_for: WaitFor, flush_path: Option<PathIndex>) {
+        self.waiting.push(Wait { flight, wait_for, flush_path });
+    }
+
+    /// Hands one attempt to a path.
+    fn send(&mut self, now: Instant, index: usize, path: PathIndex) -> Result<(), RefusalReason> {
+        let flight = self.flights.entry(index).expect("a request on its way is in the table");
+        let (operation, bytes) = match &mut flight.work {
+            Work::Read { lba, length, buffer } => {
+                let buffer = buffer.take().unwrap_or_else(|| self.pool.take(*length));
+                (Operation::Read { lba: *lba, buffer }, *length)
+            }
+            Work::Write { lba, data, fua } => {
+                (Operation::Write { lba: *lba, data: data.clone(), fua: *fua }, data.len())
+            }
+            Work::Flush { .. } => (Operation::Flush, 0),
+        };
+        let (deadline, fence, hedge) = (flight.deadline, flight.fence, flight.hedge);
+        let purpose = Purpose::Flight(index);
+        let tag = self.start_attempt(now, path, purpose, bytes);
+        let request = IoRequest { tag, operation, deadline, fence, path: None, hedge };
+        match self.paths[path.0].device.submit(now, request) {
+            Ok(()) => {
+                self.core.handle_start(path, bytes);
+                let status = &mut self.paths[path.0].status;
+                status.requests += 1;
+                status.in_flight += 1;
+                self.flight(index).attempts += 1;
+                let due = now + self.attempt_timeout(bytes);
+                self.check_attempts_at = earliest(self.check_attempts_at, Some(due));
+                Ok(())
+            }
+            Err(refused) => {
+                self.attempts.remove(attempt_index(tag));
+                self.put_buffer_back(index, refused.request.operation);
+                Err(refused.reason)
+            }
+        }
+    }
+
+    /// How long an attempt may take; one without bytes is a flush.
+    fn attempt_timeout(&self, bytes: usize) -> Duration {
+        let config = self.core.config();
+        if bytes == 0 { config.flush_timeout } else { config.attempt_timeout }
+    }
+
+    pub(super) fn start_attempt(
+        &mut self,
+        now: Instant,
+        path: PathIndex,
+        purpose: Purpose,
+        bytes: usize,
+    ) -> IoTag {
+        let attempt = Attempt { purpose, path, since: now, bytes };
+        IoTag(self.attempts.insert(attempt) as u64)
+    }
+
+    pub(super) fn put_buffer_back(&mut self, index: usize, operation: Operation) {
+        if let (Operation::Read { buffer, .. }, Work::Read { buffer: place, .. }) =
+            (operation, &mut self.flight(index).work)
+        {
+            *place = Some(buffer);
+        }
+    }
+
+    /// Sends a flush to every path that needs one.
+    pub(super) fn dispatch_flush(&mut self, now: Instant, index: usize) {
+        let is_shared = self.core.config().cache_is_shared;
+        let dirty: Vec<_> =
+            self.paths.iter().filter(|path| path.is_dirty).map(|path| path.status.path).collect();
+        if is_shared || dirty.is_empty() {
+            self.paths.iter_mut().for_each(|path| path.is_dirty = false);
+            return self.dispatch(now, index);
+        }
+        self.flight(index).work = Work::Flush { parts_left: Some(dirty.len()) };
+        for path in dirty {
+            self.paths[path.0].is_dirty = false;
+            if self.core.state(path) == PathState::Failed {
+                let error = self.paths[path.0].status.last_error.unwrap_or(ErrorSource::NoPath.into());
+                self.end_flush_part(index, Err(error));
+            } else {
+                self.send_flush_part(now, index, path);
+            }
+        }
+    }
+
+    pub(super) fn send_flush_part(&mut self, now: Instant, index: usize, path: PathIndex) {
+        match self.send(now, index, path) {
+            Ok(()) => {}
+            Err(RefusalReason::Busy) => self.wait(index, WaitFor::Change, Some(path)),
+            Err(_) => self.end_flush_part(index, Err(ErrorSource::NoPath.into())),
+        }
+    }
+
+    pub(super) fn end_flush_part(&mut self, index: usize, outcome: Result<(), IoError>) {
+        let flight = self.flight(index);
+        if let Err(error) = outcome {
+            flight.note_failure(error, Effect::Unknown, CopyFate::Dead);
+        }
+        let Work::Flush { parts_left: Some(left) } = &mut flight.work else {
+            unreachable!("only a flush has parts");
+        };
+        *left -= 1;
+        if *left == 0 {
+            let outcome = flight.error.map_or(Ok(()), Err);
+            self.finish(index, outcome);
+        }
+    }
+
+    /// Sends what waited and need not wait any longer; ends what waited too long.
+    pub(super) fn retry_waiting(&mut self, now: Instant) {
+        let has_changed = std::mem::take(&mut self.has_changed);
+        if self.waiting.is_empty() {
+            return;
+        }
+        let patience = self.core.config().no_path_timeout;
+        for wait in std::mem::take(&mut self.waiting) {
+            let submitted = self.flight(wait.flight).submitted;
+            let (goes_on, is_over) = match wait.wait_for {
+                WaitFor::Change => (has_changed, submitted + patience <= now),
+                WaitFor::Time(at) => (at <= now, false),
+            };
+            match wait.flush_path {
+                _ if !goes_on && !is_over => self.waiting.push(wait),
+                Some(_) if is_over => self.end_flush_part(wait.flight, Err(ErrorSource::NoPath.into())),
+                Some(path) => self.send_flush_part(now, wait.flight, path),
+                None if is_over => self.finish(wait.flight, Err(ErrorSource::NoPath.into())),
+                None => self.dispatch(now, wait.flight),
+            }
+        }
+    }
+}

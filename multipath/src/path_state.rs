@@ -1,0 +1,131 @@
+//! What is known of one path: its state, and what it has carried.
+//!
+//! ```text
+//!            dead, hung, or suspect again           operator
+//!   Active ──────────────────────────────▶ Failed ──────────▶ Disabled
+//!     ▲ ▲                                    │                   │
+//!     │ └── a probe or any I/O succeeds ─────┘                   │
+//!     └──────────────────────── operator ────────────────────────┘
+//! ```
+//!
+//! | state | what is true in it |
+//! |---|---|
+//! | Active | requests may be sent over it |
+//! | Failed | nothing but probes is sent over it; I/O that was sent before may still come back |
+//! | Disabled | as Failed, without probes |
+//!
+//! Keeps true: counters only grow. Not here: when a state changes (`failover`).
+
+use storage_mapping::{IoError, PathIndex};
+
+/// Paths of one device, at most.
+pub const PATH_COUNT_MAX: usize = 64;
+
+/// Whether a path is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathState {
+    /// It carries I/O.
+    Active,
+    /// An operator took it out of use.
+    Disabled,
+    /// It failed, and is probed until it answers.
+    Failed,
+}
+
+/// A path as `status` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathStatus {
+    /// Its place in the device.
+    pub path: PathIndex,
+    /// Whether it is used.
+    pub state: PathState,
+    /// Requests sent over it, probes not counted.
+    pub requests: u64,
+    /// Requests that came back with an error or not in time.
+    pub errors: u64,
+    /// Bytes of requests that succeeded.
+    pub bytes: u64,
+    /// Requests that it has now, those given up on included.
+    pub in_flight: usize,
+    /// The last error.
+    pub last_error: Option<IoError>,
+}
+
+impl PathStatus {
+    /// A path that has carried nothing.
+    pub(crate) fn new(path: PathIndex) -> Self {
+        let state = PathState::Active;
+        Self { path, state, requests: 0, errors: 0, bytes: 0, in_flight: 0, last_error: None }
+    }
+}
+
+/// A set of paths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathSet(u64);
+
+const _: () = assert!(PATH_COUNT_MAX <= u64::BITS as usize);
+
+impl PathSet {
+    /// No path.
+    pub const EMPTY: Self = Self(0);
+
+    /// Adds a path.
+    pub fn insert(&mut self, path: PathIndex) {
+        self.0 |= 1 << path.0;
+    }
+
+    /// Takes a path out.
+    pub fn remove(&mut self, path: PathIndex) {
+        self.0 &= !(1 << path.0);
+    }
+
+    /// Whether the path is in the set.
+    #[must_use]
+    pub fn contains(self, path: PathIndex) -> bool {
+        self.0 & (1 << path.0) != 0
+    }
+
+    /// Whether no path is in the set.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The number of paths in the set.
+    #[must_use]
+    pub fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// The paths that are here and not in `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The first path from `start` on, going round.
+    #[must_use]
+    pub fn next_from(self, start: PathIndex) -> Option<PathIndex> {
+        let later = self.0 & (u64::MAX << start.0);
+        let found = if later == 0 { self.0 } else { later };
+        (found != 0).then(|| PathIndex(found.trailing_zeros() as usize))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_path_goes_round() {
+        let mut set = PathSet::EMPTY;
+        assert_eq!(set.next_from(PathIndex(0)), None);
+        set.insert(PathIndex(1));
+        set.insert(PathIndex(63));
+        assert_eq!(set.next_from(PathIndex(0)), Some(PathIndex(1)));
+        assert_eq!(set.next_from(PathIndex(2)), Some(PathIndex(63)));
+        set.remove(PathIndex(63));
+        assert_eq!(set.next_from(PathIndex(2)), Some(PathIndex(1)));
+        assert_eq!((set.len(), set.contains(PathIndex(63))), (1, false));
+    }
+}
