@@ -15,12 +15,17 @@ pub mod config;
 pub mod copy_request;
 pub mod escape;
 pub mod exit;
+pub mod host;
 pub mod keys;
 pub mod lab;
+pub mod local_state;
 pub mod name;
 pub mod progress;
 pub mod remote_path;
+pub mod signals;
+pub mod stack;
 pub mod state_dir;
+pub mod volume_setup;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -42,6 +42,8 @@ pub enum Outcome {
     InDoubt,
     /// Some files failed.
     PartlyDone,
+    /// It did not come to its end; a re-run goes on from where it was.
+    TryAgain,
 }
 
 impl Outcome {
@@ -53,6 +55,7 @@ impl Outcome {
             Self::Failed => Exit::Failed,
             Self::InDoubt => Exit::InDoubt,
             Self::PartlyDone => Exit::PartlyDone,
+            Self::TryAgain => Exit::TryAgain,
         }
     }
 }
@@ -155,6 +158,11 @@ impl Reporter {
         }
     }
 
+    /// The copy as a whole did not work: says why, with `--quiet` too.
+    pub fn failed(&mut self, why: &str) {
+        self.say(&format!("diskwire: {}", escape::one_line(why)));
+    }
+
     /// A line for the user, above the bar; not with `--quiet`.
     pub fn note(&self, line: &str) {
         if !self.verbosity.quiet {
@@ -228,6 +236,7 @@ impl Reporter {
             Outcome::Failed => "failed",
             Outcome::InDoubt => "in doubt",
             Outcome::PartlyDone => "partly done",
+            Outcome::TryAgain => "interrupted; the same command goes on from here",
         };
         let mut text = format!("{word}: {}, {}", count(summary.files, "file"), ByteSize(summary.bytes));
         if summary.bytes_resumed > 0 {

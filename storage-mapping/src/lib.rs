@@ -54,6 +54,7 @@ pub mod block;
 pub mod device;
 pub mod in_use;
 pub mod path_address;
+pub mod wait;
 
 pub use block::address::{BlockCount, BlockSize, ByteSize, Lba};
 pub use block::buffer::{Buffer, BufferPool, SharedBuffer};

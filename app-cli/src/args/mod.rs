@@ -43,7 +43,11 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 #[expect(missing_docs, reason = "each is described at its arguments, where its help comes from")]
 pub enum Command {
+    Cp(transfer::CpArgs),
     Keygen(keygen::KeygenArgs),
+    Lab(lab::LabArgs),
+    Ls(transfer::LsArgs),
+    Serve(transfer::ServeArgs),
 }
 
 /// A size on the command line.
@@ -70,10 +74,6 @@ mod tests {
         let commands = [
             with::<lab::DemoArgs>("demo"),
             with::<volume::VolumeArgs>("volume"),
-            with::<lab::LabArgs>("lab"),
-            with::<transfer::ServeArgs>("serve"),
-            with::<transfer::CpArgs>("cp"),
-            with::<transfer::LsArgs>("ls"),
             with::<transfer::StatusArgs>("status"),
             with::<transfer::BenchArgs>("bench"),
         ];

@@ -3,7 +3,11 @@
 //! What every command returns is an exit code, or a [`CommandError`] that becomes one line. Not here:
 //! the work itself.
 
+mod cp;
 mod keygen;
+mod lab;
+mod ls;
+mod serve;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -14,9 +18,13 @@ use crate::args::{Cli, Command};
 use crate::config::ConfigError;
 use crate::copy_request::CopyRequestError;
 use crate::exit::Exit;
+use crate::host::HostError;
 use crate::keys::KeyError;
 use crate::lab::LabError;
 use crate::state_dir::StateDirError;
+use transfer_core::format::process_id_table::CloseReason;
+use transfer_core::protocol::endpoint::ConnectError;
+use transfer_core::transfer::NameError;
 
 /// Why a command did not do what it was asked for.
 #[derive(Debug, Error)]
@@ -27,9 +35,79 @@ pub enum CommandError {
     /// The ends of a copy.
     #[error(transparent)]
     CopyRequest(#[from] CopyRequestError),
+    /// A call cannot be made.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// An export cannot be opened.
+    #[error("{file}:{line}: export {name}: cannot open {path}; make the directory or correct the path")]
+    Export {
+        /// The configuration.
+        file: String,
+        /// The line.
+        line: usize,
+        /// The export.
+        name: String,
+        /// The directory.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A process of the host cannot start.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Ctrl-C, before anything was published.
+    #[error("interrupted; nothing that is incomplete was published")]
+    Interrupted,
     /// A key.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A listing that did not come.
+    #[error("{path}: {why}")]
+    List {
+        /// What was to be listed.
+        path: String,
+        /// Why it was not.
+        why: String,
+    },
+    /// A name that cannot travel.
+    #[error("`{name}`: {source}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why.
+        source: NameError,
+    },
+    /// The other host did not answer.
+    #[error("host {peer}: {}", cp::reason_text(*reason))]
+    NoConnection {
+        /// The host.
+        peer: String,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Sources of one pull in several exports.
+    #[error(
+        "sources of one copy must be in one export, not in {first} and {second}; copy them one after another"
+    )]
+    SeveralExports {
+        /// One of them.
+        first: String,
+        /// Another.
+        second: String,
+    },
+    /// Signals, threads or the state directory.
+    #[error("cannot start")]
+    Signals(#[source] io::Error),
+    /// A host that is not in the configuration.
+    #[error("{file}: host {peer} is no peer of this host; its peers are: {known}")]
+    UnknownPeer {
+        /// The configuration.
+        file: String,
+        /// The host.
+        peer: String,
+        /// Those that are.
+        known: String,
+    },
     /// A lab.
     #[error(transparent)]
     Lab(#[from] LabError),
@@ -46,9 +124,28 @@ impl CommandError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Config(_) | Self::CopyRequest(_) => Exit::Usage,
-            Self::StateDir(StateDirError::Busy { .. }) => Exit::TryAgain,
-            Self::Key(_) | Self::Lab(_) | Self::Output(_) | Self::StateDir(_) => Exit::Failed,
+            Self::Config(_)
+            | Self::CopyRequest(_)
+            | Self::Name { .. }
+            | Self::SeveralExports { .. }
+            | Self::UnknownPeer { .. } => Exit::Usage,
+            Self::StateDir(StateDirError::Busy { .. })
+            | Self::Host(HostError::StateDir(StateDirError::Busy { .. }))
+            | Self::Interrupted
+            | Self::NoConnection {
+                reason: CloseReason::PeerLost | CloseReason::LimitReached | CloseReason::ShuttingDown,
+                ..
+            } => Exit::TryAgain,
+            Self::Connect(_)
+            | Self::Export { .. }
+            | Self::Host(_)
+            | Self::Key(_)
+            | Self::Lab(_)
+            | Self::List { .. }
+            | Self::NoConnection { .. }
+            | Self::Output(_)
+            | Self::Signals(_)
+            | Self::StateDir(_) => Exit::Failed,
         }
     }
 
@@ -65,7 +162,11 @@ impl CommandError {
 /// See [`CommandError`].
 pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
     match &cli.command {
+        Command::Cp(args) => cp::run(cli, args),
         Command::Keygen(args) => keygen::run(cli, args),
+        Command::Lab(args) => lab::run(args),
+        Command::Ls(args) => ls::run(cli, args),
+        Command::Serve(_) => serve::run(cli),
     }
 }
 

@@ -318,7 +318,6 @@ impl Connection {
         connection
     }
 
-    #[expect(clippy::too_many_arguments, reason = "private; the two public constructors name them")]
     fn new(
         shared: &mut Shared<'_>,
         id: ConnectionId,

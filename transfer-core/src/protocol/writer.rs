@@ -417,7 +417,6 @@ impl Writer {
     ///
     /// # Errors
     /// If the reader acknowledges what was never published, or a segment has used up its attempts.
-    #[expect(clippy::too_many_arguments, reason = "one field of the reader's table each")]
     pub fn handle_marks(
         &mut self,
         now: Instant,

@@ -1,0 +1,178 @@
+//! The one place where the layers are stacked, in the order of FIG. 13.
+//!
+//! ```text
+//!  application               121   a command of this crate
+//!  transfer-core                   node, endpoint, connections
+//!  file system / LVM         123   volume: many devices, one volume of numbered segments
+//!  multi-path mapping        125   multipath: many paths, one device
+//!  storage system mapping    127   storage-mapping: what a path address names
+//! ```
+//!
+//! Not here: what the commands do with it.
+
+use std::path::Path;
+
+use multipath::{FailoverConfig, MultipathDevice, MultipathError};
+use storage_mapping::path_address::{
+    OpenError as AddressError, ParseAddressError, PathAddress, Target, open,
+};
+use storage_mapping::{BlockDevice, wait};
+use thiserror::Error;
+use transfer_core::driver::clock::Clock;
+use volume::open::{OpenError, Opened};
+use volume::sync::Waiter;
+
+use crate::config::DeviceConfig;
+use crate::escape;
+
+/// Why the layers cannot be stacked.
+#[derive(Debug, Error)]
+pub enum StackError {
+    /// A path address that is none.
+    #[error("{file}:{line}: path `{text}`: {source}")]
+    Address {
+        /// The configuration.
+        file: String,
+        /// The line.
+        line: usize,
+        /// What stands there.
+        text: String,
+        /// Why.
+        source: ParseAddressError,
+    },
+    /// A path that cannot be opened.
+    #[error("{file}:{line}: device {device}: {source}")]
+    Path {
+        /// The configuration.
+        file: String,
+        /// The line.
+        line: usize,
+        /// Id of the device.
+        device: String,
+        /// Why.
+        source: AddressError,
+    },
+    /// Paths that do not lead to one device.
+    #[error("device {device}: {source}")]
+    Multipath {
+        /// Id of the device.
+        device: String,
+        /// Why.
+        source: MultipathError,
+    },
+    /// The devices are not the volume.
+    #[error("{file}: {source}")]
+    Volume {
+        /// The configuration.
+        file: String,
+        /// Why.
+        source: OpenError,
+    },
+}
+
+/// Devices, and what was noticed while they were opened.
+#[derive(Debug)]
+pub struct Stacked<T> {
+    /// What stands on top.
+    pub value: T,
+    /// Notices for the user.
+    pub notices: Vec<String>,
+}
+
+/// Waits in real time.
+#[must_use]
+pub fn waiter(clock: Clock) -> Waiter<'static> {
+    Waiter::new(
+        move || clock.now(),
+        move |descriptors, until| {
+            wait::wait(descriptors, until.map(|until| until.since(clock.now())));
+        },
+    )
+}
+
+/// A path address of a configuration in the folder `base`.
+///
+/// # Errors
+/// [`StackError::Address`].
+pub fn address(file: &Path, base: &Path, text: &str, line: usize) -> Result<PathAddress, StackError> {
+    let mut address: PathAddress = text.parse().map_err(|source| StackError::Address {
+        file: escape::name(file),
+        line,
+        text: escape::name(text),
+        source,
+    })?;
+    if let Target::File(path) | Target::Block(path) = &mut address.target {
+        *path = base.join(&*path);
+    }
+    Ok(address)
+}
+
+/// Layers 127 and 125: the paths of one device as one device.
+///
+/// # Errors
+/// See [`StackError`].
+pub fn device(
+    file: &Path,
+    base: &Path,
+    config: &DeviceConfig,
+) -> Result<Stacked<Box<dyn BlockDevice>>, StackError> {
+    let mut paths = Vec::new();
+    let mut notices = Vec::new();
+    for path in &config.paths {
+        let address = address(file, base, &path.text, path.line)?;
+        let opened = open(&address).map_err(|source| StackError::Path {
+            file: escape::name(file),
+            line: path.line,
+            device: config.id.to_string(),
+            source,
+        })?;
+        notices.extend(opened.notices.into_iter().map(|notice| format!("{}: {notice}", config.id)));
+        paths.push(opened.device);
+    }
+    if let [_] = paths[..] {
+        let value = paths.remove(0);
+        return Ok(Stacked { value, notices });
+    }
+    let device = MultipathDevice::new(paths, FailoverConfig::default())
+        .map_err(|source| StackError::Multipath { device: config.id.to_string(), source })?;
+    Ok(Stacked { value: Box::new(device), notices })
+}
+
+/// All devices of a configuration, in its order.
+///
+/// # Errors
+/// See [`StackError`].
+pub fn devices(
+    file: &Path,
+    base: &Path,
+    configs: &[DeviceConfig],
+) -> Result<Stacked<Vec<Box<dyn BlockDevice>>>, StackError> {
+    let mut stacked = Stacked { value: Vec::new(), notices: Vec::new() };
+    for config in configs {
+        let one = device(file, base, config)?;
+        stacked.value.push(one.value);
+        stacked.notices.extend(one.notices);
+    }
+    Ok(stacked)
+}
+
+/// Layer 123: the devices as one volume.
+///
+/// # Errors
+/// See [`StackError`].
+pub fn volume(
+    waiter: &Waiter<'_>,
+    file: &Path,
+    base: &Path,
+    configs: &[DeviceConfig],
+    volume_id: Option<[u8; 16]>,
+    admin_key: Option<&[u8; 32]>,
+) -> Result<Stacked<volume::Volume>, StackError> {
+    let devices = devices(file, base, configs)?;
+    let mut notices = devices.notices;
+    let Opened { volume, notices: found } =
+        volume::open::open(waiter, devices.value, volume_id, admin_key)
+            .map_err(|source| StackError::Volume { file: escape::name(file), source })?;
+    notices.extend(found);
+    Ok(Stacked { value: volume, notices })
+}

@@ -1,0 +1,167 @@
+//! A directory tree that a peer may be let into, and the only way into it.
+//!
+//! What holds: every access starts at the root's descriptor and goes through openat2 with
+//! RESOLVE_BENEATH, NO_SYMLINKS and NO_MAGICLINKS, or names one last component in a directory that
+//! was opened so. A path checked once is never used again as text. Not here: which names are allowed
+//! (`transfer::RelativePath`), who may use which export (the driver).
+
+use crate::transfer::RelativePath;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, openat, openat2, statat};
+use rustix::io::Errno;
+use std::path::Path;
+
+/// A named directory with a root that nothing leads out of.
+#[derive(Debug)]
+pub struct Export {
+    name: Vec<u8>,
+    root: OwnedFd,
+    writable: bool,
+}
+
+impl Export {
+    /// Opens the directory at `path`, following the operator's own symbolic links.
+    ///
+    /// # Errors
+    /// If it cannot be opened as a directory.
+    pub fn open(name: &[u8], path: &Path, writable: bool) -> Result<Self, Errno> {
+        let root = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { name: name.to_vec(), root, writable })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// Whether peers may write.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// The root's descriptor.
+    #[must_use]
+    pub fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Opens something beneath the root.
+    ///
+    /// # Errors
+    /// Those of openat2: ELOOP for a symbolic link on the way, EXDEV for an escape.
+    pub fn open_beneath(&self, path: &RelativePath, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+        let path = if path.is_root() { &b"."[..] } else { path.as_bytes() };
+        open_beneath(self.root(), path, flags, mode)
+    }
+
+    /// Opens a directory beneath the root.
+    ///
+    /// # Errors
+    /// As [`open_beneath`](Self::open_beneath).
+    pub fn open_directory(&self, path: &RelativePath) -> Result<OwnedFd, Errno> {
+        self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
+    }
+
+    /// Opens the directory in which `path` is, and gives its last component.
+    ///
+    /// # Errors
+    /// As [`open_beneath`](Self::open_beneath); EISDIR for the root itself.
+    pub fn open_parent<'a>(&self, path: &'a RelativePath) -> Result<(OwnedFd, &'a [u8]), Errno> {
+        let (parent, name) = path.split_last().ok_or(Errno::ISDIR)?;
+        Ok((self.open_directory(&parent)?, name))
+    }
+
+    /// Looks at something beneath the root, without following a link.
+    ///
+    /// # Errors
+    /// As [`open_beneath`](Self::open_beneath).
+    pub fn stat(&self, path: &RelativePath) -> Result<Stat, Errno> {
+        if path.is_root() {
+            return rustix::fs::fstat(self.root());
+        }
+        let (parent, name) = self.open_parent(path)?;
+        statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+    }
+}
+
+/// openat2 that stays beneath `root` and follows no link.
+pub(crate) fn open_beneath(
+    root: BorrowedFd<'_>,
+    path: &[u8],
+    flags: OFlags,
+    mode: Mode,
+) -> Result<OwnedFd, Errno> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    // EAGAIN says that a rename raced with the look-up of `..`; there is none, so few tries do.
+    for _ in 0..8 {
+        match openat2(root, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, mode, resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn nothing_leads_out() {
+        let world = tempfile::tempdir().expect("a folder");
+        let root = world.path().join("root");
+        std::fs::create_dir_all(root.join("inner")).expect("folders");
+        std::fs::write(world.path().join("secret"), b"secret").expect("a file");
+        symlink("..", root.join("up")).expect("a link");
+        symlink(world.path(), root.join("inner/away")).expect("a link");
+        symlink("../secret", root.join("last")).expect("a link");
+        let export = Export::open(b"e", &root, true).expect("an export");
+        for path in
+            ["..", "../secret", "/etc/passwd", "up/secret", "inner/away/secret", "last", "inner/../.."]
+        {
+            let result = open_beneath(export.root(), path.as_bytes(), OFlags::RDONLY, Mode::empty());
+            assert!(result.is_err(), "{path} leads out");
+        }
+        assert!(RelativePath::from_joined(b"../secret").is_err());
+        assert!(RelativePath::from_joined(b".diskwire-partial/x").is_err());
+        assert!(export.open_directory(&RelativePath::from_joined(b"/inner").expect("a path")).is_ok());
+    }
+
+    #[test]
+    fn a_link_swapped_in_by_a_racing_thread_is_not_followed() {
+        let world = tempfile::tempdir().expect("a folder");
+        let (root, outside) = (world.path().join("root"), world.path().join("outside"));
+        for folder in [&root, &outside, &root.join("real"), &root.join("spare")] {
+            std::fs::create_dir_all(folder).expect("a folder");
+        }
+        std::fs::write(outside.join("file"), b"outside").expect("a file");
+        std::fs::write(root.join("real/file"), b"inside").expect("a file");
+        symlink(&outside, root.join("link")).expect("a link");
+        let export = Export::open(b"e", &root, true).expect("an export");
+        let path = RelativePath::from_joined(b"real/file").expect("a path");
+        let swapper = {
+            let root = root.clone();
+            std::thread::spawn(move || {
+                let swap = |a: &str, b: &str| {
+                    let (a, b) = (root.join(a), root.join(b));
+                    let _ = rustix::fs::renameat_with(CWD, &a, CWD, &b, rustix::fs::RenameFlags::EXCHANGE);
+                };
+                (0..4000).for_each(|_| swap("real", "link"));
+            })
+        };
+        let mut opened = 0;
+        for _ in 0..4000 {
+            if let Ok(fd) = export.open_beneath(&path, OFlags::RDONLY, Mode::empty()) {
+                let mut text = String::new();
+                std::io::Read::read_to_string(&mut std::fs::File::from(fd), &mut text).expect("readable");
+                assert_eq!(text, "inside");
+                opened += 1;
+            }
+        }
+        swapper.join().expect("the swapper ends");
+        assert!(opened > 0);
+    }
+}

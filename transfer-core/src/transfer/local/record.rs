@@ -1,0 +1,222 @@
+//! What a requester remembers of an unfinished job: its nonce, and the permits that it issued.
+//!
+//! ```text
+//! header: "DWJOB001" 8 │ nonce 16 │ BLAKE3 of both, 8 bytes
+//! record: kind u8 (1 permitted, 2 settled) │ transfer id 16 │ BLAKE3 of both, 7 bytes
+//! ```
+//!
+//! What holds: `permit` returns only when the permits are durable; the file is locked while the job
+//! runs, so that two runs cannot use one nonce. Not here: what follows from a permit (`sender`).
+
+use super::super::code::{ErrorCode, LocalError};
+use super::super::store::{JobEnd, JobKey, TransferId};
+use super::lock;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+const MAGIC: &[u8; 8] = b"DWJOB001";
+const HEADER_BYTES: usize = 32;
+const RECORD_BYTES: usize = 24;
+const PERMITTED: u8 = 1;
+const SETTLED: u8 = 2;
+
+/// The record of one job; a job that cannot be continued has none on disk.
+#[derive(Debug)]
+pub(crate) struct JobRecord {
+    path: Option<PathBuf>,
+    file: Option<Mutex<File>>,
+    /// It was made by this run.
+    fresh: bool,
+}
+
+impl JobRecord {
+    /// Finds or makes the record of a job.
+    pub(crate) fn open(
+        state_directory: &Path,
+        key: &JobKey,
+    ) -> Result<(Self, [u8; 16], BTreeSet<TransferId>), LocalError> {
+        if !key.durable {
+            return Ok((Self { path: None, file: None, fresh: true }, random_nonce()?, BTreeSet::new()));
+        }
+        let folder = state_directory.join("jobs");
+        std::fs::create_dir_all(&folder)?;
+        let path = folder.join(file_name(key)?);
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            let busy = LocalError::with_text(ErrorCode::Busy, "the same transfer is running already");
+            return Err(if errno == Errno::WOULDBLOCK { busy } else { errno.into() });
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let parsed = parse(&bytes);
+        let fresh = parsed.is_none();
+        let (nonce, permitted, length) = match parsed {
+            Some(parsed) => parsed,
+            None => {
+                let nonce = random_nonce()?;
+                file.set_len(0)?;
+                file.seek(SeekFrom::Start(0))?;
+                file.write_all(&header(&nonce))?;
+                file.sync_all()?;
+                File::open(&folder)?.sync_all()?;
+                (nonce, BTreeSet::new(), HEADER_BYTES)
+            }
+        };
+        file.set_len(length as u64)?;
+        file.seek(SeekFrom::Start(length as u64))?;
+        Ok((Self { path: Some(path), file: Some(Mutex::new(file)), fresh }, nonce, permitted))
+    }
+
+    /// Where the journal of a pull lies.
+    pub(crate) fn journal_path(&self) -> Result<PathBuf, LocalError> {
+        let path = self.path.as_ref().ok_or_else(|| LocalError::new(ErrorCode::Io))?;
+        Ok(path.with_extension("journal"))
+    }
+
+    /// Records permits, durably.
+    pub(crate) fn permit(&self, ids: &[TransferId]) -> Result<(), LocalError> {
+        if let Some(file) = self.file.as_ref().filter(|_| !ids.is_empty()) {
+            let mut file = lock(file);
+            file.write_all(&records(PERMITTED, ids))?;
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// Records that the last word about these is known.
+    pub(crate) fn settle(&self, ids: &[TransferId]) -> Result<(), LocalError> {
+        if let Some(file) = &self.file {
+            lock(file).write_all(&records(SETTLED, ids))?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the record for a re-run, or not.
+    pub(crate) fn close(&self, end: JobEnd) {
+        match end {
+            JobEnd::Finished => self.forget(),
+            JobEnd::Refused if self.fresh => self.forget(),
+            JobEnd::Refused | JobEnd::Unfinished => {}
+        }
+    }
+
+    fn forget(&self) {
+        if let Some(path) = &self.path {
+            // What cannot be removed is only asked about again.
+            let _ = std::fs::remove_file(path.with_extension("journal"));
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn random_nonce() -> Result<[u8; 16], LocalError> {
+    let mut nonce = [0; 16];
+    let mut filled = 0;
+    while filled < nonce.len() {
+        filled += rustix::rand::getrandom(&mut nonce[filled..], rustix::rand::GetRandomFlags::empty())?;
+    }
+    Ok(nonce)
+}
+
+/// The same peer, paths and direction give the same name.
+fn file_name(key: &JobKey) -> Result<String, LocalError> {
+    let mut hasher = blake3::Hasher::new_derive_key("diskwire 2026 job record v1");
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    field(key.peer.as_bytes());
+    field(&[u8::from(key.pull)]);
+    field(&key.export);
+    field(&(key.remote.len() as u64).to_le_bytes());
+    key.remote.iter().for_each(|path| field(path));
+    for path in &key.local {
+        // Relative paths of two working directories are not the same job.
+        let path = Path::new(std::ffi::OsStr::from_bytes(path));
+        field(std::path::absolute(path)?.as_os_str().as_encoded_bytes());
+    }
+    Ok(hasher.finalize().to_hex()[..40].to_owned())
+}
+
+fn header(nonce: &[u8; 16]) -> Vec<u8> {
+    let mut bytes = [&MAGIC[..], nonce].concat();
+    let check = blake3::hash(&bytes);
+    bytes.extend_from_slice(&check.as_bytes()[..8]);
+    bytes
+}
+
+fn records(kind: u8, ids: &[TransferId]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(ids.len() * RECORD_BYTES);
+    for id in ids {
+        let start = bytes.len();
+        bytes.push(kind);
+        bytes.extend_from_slice(&id.0);
+        let check = blake3::hash(&bytes[start..]);
+        bytes.extend_from_slice(&check.as_bytes()[..7]);
+    }
+    bytes
+}
+
+/// Nonce, permits without a last word, and the bytes that are whole.
+fn parse(bytes: &[u8]) -> Option<([u8; 16], BTreeSet<TransferId>, usize)> {
+    let mut nonce = [0; 16];
+    nonce.copy_from_slice(bytes.get(8..24)?);
+    if bytes.get(..HEADER_BYTES)? != header(&nonce) {
+        return None;
+    }
+    let mut permitted = BTreeSet::new();
+    let mut at = HEADER_BYTES;
+    while let Some(record) = bytes.get(at..at + RECORD_BYTES) {
+        let mut id = TransferId::default();
+        id.0.copy_from_slice(&record[1..17]);
+        if record != records(record[0], &[id]) {
+            break;
+        }
+        match record[0] {
+            PERMITTED => permitted.insert(id),
+            _ => permitted.remove(&id),
+        };
+        at += RECORD_BYTES;
+    }
+    Some((nonce, permitted, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permits_are_found_again_and_torn_ones_are_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = JobKey {
+            peer: "b".into(),
+            pull: false,
+            export: b"e".to_vec(),
+            remote: vec![],
+            local: vec![b"/x".to_vec()],
+            durable: true,
+        };
+        let ids = [TransferId([1; 16]), TransferId([2; 16])];
+        let (record, nonce, permitted) = JobRecord::open(folder.path(), &key).expect("a record");
+        assert!(permitted.is_empty());
+        record.permit(&ids).expect("durable");
+        record.settle(&ids[..1]).expect("written");
+        assert_eq!(JobRecord::open(folder.path(), &key).expect_err("it is locked").code, ErrorCode::Busy);
+        let path = record.path.clone().expect("a path");
+        drop(record);
+        let mut bytes = std::fs::read(&path).expect("readable");
+        bytes.extend_from_slice(&[1, 2, 3]);
+        std::fs::write(&path, bytes).expect("writable");
+        let (record, again, permitted) = JobRecord::open(folder.path(), &key).expect("a record");
+        assert_eq!((again, permitted), (nonce, BTreeSet::from([ids[1]])));
+        record.forget();
+        drop(record);
+        assert_ne!(JobRecord::open(folder.path(), &key).expect("a record").1, nonce);
+    }
+}

@@ -1,0 +1,361 @@
+//! Writing and publishing: partial files, durability, the journal, final names.
+//!
+//! ```text
+//!  <root>/.diskwire-partial/<transfer id>        bytes as they come (0600 until complete)
+//!                           <transfer id>.mark   how many of them are durable
+//! ```
+//!
+//! What holds: a final name only ever comes from a rename of a durable partial file whose INTENT is
+//! journalled; COMMITTED is journalled after the directories are durable; a partial file is discarded
+//! only after ABORTED is journalled, or when it never had a word said about it. After an error of a
+//! sync nothing is synced again in hope. Not here: when (`receiver`), the journal's bytes (`journal`).
+
+mod folder;
+mod publish;
+
+use super::super::code::{ErrorCode, LocalError};
+use super::super::name::RelativePath;
+use super::super::root::Root;
+use super::super::store::{
+    Attributes, Destined, FileAnswer, KnownAnswer, LocalDone, OpenFile, PackFile, TransferId,
+};
+use super::{Place, identity, lock};
+use crate::journal::{Entry, Journal};
+use folder::PartialFolder;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{
+    AtFlags, FallocateFlags, FlockOperation, Gid, Mode, OFlags, Timespec, Timestamps, Uid, fallocate, fchmod,
+    fchown, flock, fstat, futimens, statat,
+};
+use rustix::io::Errno;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+/// Directories whose attributes one job may set at its end.
+const DIRECTORIES_MAX: usize = 1_000_000;
+
+/// How announced paths become paths below the root.
+#[derive(Debug)]
+enum Naming {
+    /// Below the base, as announced.
+    Into,
+    /// The source gets this name; `strip` is the name that it was announced with.
+    As { name: Vec<u8>, strip: Vec<u8> },
+}
+
+/// A large partial file that is open.
+#[derive(Debug)]
+struct Partial {
+    file: Arc<File>,
+    id: TransferId,
+    size: u64,
+    marks: u64,
+}
+
+/// A directory of the job, for its attributes at the end.
+#[derive(Debug)]
+struct MadeDirectory {
+    path: RelativePath,
+    attributes: Attributes,
+    created: bool,
+}
+
+/// The receiving end of one job.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    place: Arc<Place>,
+    folder: PartialFolder,
+    base: RelativePath,
+    naming: Naming,
+    no_clobber: bool,
+    preserve: bool,
+    as_root: bool,
+    time_s: u64,
+    journal: Arc<Mutex<Journal>>,
+    open: Mutex<BTreeMap<u32, Partial>>,
+    directories: Mutex<Vec<MadeDirectory>>,
+    /// Directories with new entries that are not durable yet.
+    unsynced: Mutex<BTreeSet<RelativePath>>,
+}
+
+impl Receiving {
+    /// Resolves the destination, opens the partial folder, and finishes what the journal says.
+    pub(crate) fn open(
+        place: Arc<Place>,
+        path: &RelativePath,
+        destined: Destined,
+        time_s: u64,
+    ) -> Result<Self, LocalError> {
+        let (base, naming) = resolve(&place, path, &destined)?;
+        let base_device = fstat(place.export.open_directory(&base)?)?.st_dev;
+        let (folder, journal) = {
+            let mut shared = lock(&place.shared);
+            let folder = PartialFolder::open(&place.export)?;
+            if fstat(folder.as_fd())?.st_dev != base_device {
+                return Err(LocalError::new(ErrorCode::CrossDevice));
+            }
+            let journal = match &shared.journal {
+                Some(journal) => Arc::clone(journal),
+                None => {
+                    let mut journal = Journal::open(&place.journal_path, time_s).map_err(journal_error)?;
+                    publish::finish_intents(&place.export, &folder, &mut journal, time_s)?;
+                    let journal = Arc::new(Mutex::new(journal));
+                    shared.journal = Some(Arc::clone(&journal));
+                    journal
+                }
+            };
+            if shared.users == 0 {
+                folder.discard_old(&lock(&journal), time_s);
+            }
+            shared.users += 1;
+            (folder, journal)
+        };
+        Ok(Self {
+            place,
+            folder,
+            base,
+            naming,
+            no_clobber: destined.no_clobber,
+            preserve: destined.preserve,
+            as_root: rustix::process::geteuid().is_root(),
+            time_s,
+            journal,
+            open: Mutex::default(),
+            directories: Mutex::default(),
+            unsynced: Mutex::default(),
+        })
+    }
+
+    /// Where an announced path goes, below the root.
+    fn target(&self, announced: &RelativePath) -> Result<RelativePath, LocalError> {
+        let invalid = || LocalError::new(ErrorCode::NameInvalid);
+        let target = match &self.naming {
+            Naming::Into => self.base.join(announced),
+            Naming::As { name, strip } => {
+                let below = if strip.is_empty() {
+                    announced.clone()
+                } else if announced.first() == Some(strip) {
+                    announced.below_first()
+                } else {
+                    return Err(invalid());
+                };
+                self.base.child(name).and_then(|path| path.join(&below))
+            }
+        };
+        target.map_err(|_| LocalError::new(ErrorCode::NameTooLong))
+    }
+
+    // ---- opening --------------------------------------------------------------------------------
+
+    /// What the journal says about a file.
+    fn known(&self, file: &OpenFile, journal: &Journal) -> Option<FileAnswer> {
+        match journal.find(&file.id)? {
+            Entry::Aborted { .. } => Some(FileAnswer::Known(KnownAnswer::Aborted)),
+            Entry::Intent { .. } => Some(FileAnswer::Refused(LocalError::new(ErrorCode::Busy))),
+            Entry::Committed { inode, length } => {
+                let stat = self.target(&file.path).ok().and_then(|path| self.place.export.stat(&path).ok());
+                let present = stat.is_some_and(|s| s.st_ino == *inode && identity(&s).size == *length);
+                Some(FileAnswer::Known(KnownAnswer::Committed { present }))
+            }
+        }
+    }
+
+    /// What speaks against a file before a byte of it came.
+    fn check_target(&self, path: &RelativePath) -> Result<(), LocalError> {
+        match self.place.export.stat(path) {
+            Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => {
+                Err(LocalError::new(ErrorCode::IsADirectory))
+            }
+            Ok(_) if self.no_clobber => Err(LocalError::new(ErrorCode::Exists)),
+            // A missing parent may be on its way; the rename will tell.
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Opens or makes the partial file of a large file.
+    pub(crate) fn open_file(&self, file: &OpenFile, segment_bytes: usize) -> FileAnswer {
+        if let Some(answer) = self.known(file, &lock(&self.journal)) {
+            return answer;
+        }
+        match self.open_partial(file, segment_bytes) {
+            Ok((inode, resume)) => FileAnswer::Opened { inode, resume },
+            Err(error) => FileAnswer::Refused(error),
+        }
+    }
+
+    fn open_partial(&self, file: &OpenFile, segment_bytes: usize) -> Result<(u64, u64), LocalError> {
+        let target = self.target(&file.path)?;
+        let name = file.id.to_hex();
+        let (fd, found) = match self.folder.open_file(&name, OFlags::RDWR) {
+            Ok(fd) => (fd, true),
+            Err(Errno::NOENT) if file.permitted => return Err(LocalError::new(ErrorCode::UnknownTransfer)),
+            Err(Errno::NOENT) => {
+                self.check_target(&target)?;
+                (self.folder.open_file(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?, false)
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        if let Err(errno) = flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            let busy = LocalError::new(ErrorCode::Busy);
+            return Err(if errno == Errno::WOULDBLOCK { busy } else { errno.into() });
+        }
+        let size = file.size.unwrap_or(0);
+        let stat = fstat(&fd)?;
+        let mut resume = 0;
+        if found && file.size.is_some() {
+            let durable = self.folder.read_mark(&name, size).min(identity(&stat).size);
+            resume = durable - durable % segment_bytes as u64;
+        }
+        let opened = Arc::new(File::from(fd));
+        opened.set_len(resume)?;
+        if size > segment_bytes as u64 {
+            match fallocate(&*opened, FallocateFlags::KEEP_SIZE, 0, size) {
+                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(errno) => {
+                    if !found {
+                        self.folder.discard(&name);
+                    }
+                    return Err(errno.into());
+                }
+            }
+        }
+        let partial = Partial { file: opened, id: file.id, size, marks: 0 };
+        lock(&self.open).insert(file.index, partial);
+        Ok((stat.st_ino, resume))
+    }
+
+    /// The open partial file of a large file.
+    pub(crate) fn partial_file(&self, index: u32) -> Result<Arc<File>, LocalError> {
+        let open = lock(&self.open);
+        open.get(&index)
+            .map(|partial| Arc::clone(&partial.file))
+            .ok_or_else(|| LocalError::new(ErrorCode::Io))
+    }
+
+    /// Makes a prefix durable, then records it.
+    pub(crate) fn checkpoint(&self, index: u32, length: u64) -> Result<LocalDone, LocalError> {
+        let file = self.partial_file(index)?;
+        file.sync_data()?;
+        let marked = lock(&self.open).get_mut(&index).map(|partial| {
+            partial.marks += 1;
+            (partial.id, partial.size, partial.marks)
+        });
+        if let Some((id, size, turn)) = marked {
+            self.folder.write_mark(&id.to_hex(), size, length, turn)?;
+        }
+        Ok(LocalDone::Done)
+    }
+
+    // ---- small files ----------------------------------------------------------------------------
+
+    /// Writes the files of a pack.
+    pub(crate) fn store_pack(&self, bytes: &[u8], files: &[PackFile]) -> Vec<FileAnswer> {
+        let known: Vec<Option<FileAnswer>> = {
+            let journal = lock(&self.journal);
+            files.iter().map(|pack| self.known(&pack.file, &journal)).collect()
+        };
+        let store = |(pack, known): (&PackFile, Option<FileAnswer>)| {
+            known.unwrap_or_else(|| match self.store_small(bytes, pack) {
+                Ok(inode) => FileAnswer::Opened { inode, resume: 0 },
+                Err(error) => FileAnswer::Refused(error),
+            })
+        };
+        files.iter().zip(known).map(store).collect()
+    }
+
+    fn store_small(&self, bytes: &[u8], pack: &PackFile) -> Result<u64, LocalError> {
+        let content = bytes.get(pack.start..pack.start + pack.length);
+        let content = content.ok_or_else(|| LocalError::new(ErrorCode::Io))?;
+        let target = self.target(&pack.file.path)?;
+        let root: Root = *blake3::hash(content).as_bytes();
+        if root != pack.root {
+            return Err(LocalError::new(ErrorCode::RootMismatch));
+        }
+        if self.no_clobber {
+            self.check_target(&target)?;
+        }
+        let name = pack.file.id.to_hex();
+        let create = if pack.file.permitted { OFlags::empty() } else { OFlags::CREATE };
+        let fd = match self.folder.open_file(&name, OFlags::WRONLY | OFlags::TRUNC | create) {
+            Err(Errno::NOENT) if pack.file.permitted => {
+                return Err(LocalError::new(ErrorCode::UnknownTransfer));
+            }
+            opened => opened?,
+        };
+        let mut file = File::from(fd);
+        let written = file.write_all(content).map_err(LocalError::from);
+        let done = written.and_then(|()| self.set_attributes(&file, &pack.attributes));
+        if let Err(error) = done {
+            if !pack.file.permitted {
+                self.folder.discard(&name);
+            }
+            return Err(error);
+        }
+        Ok(fstat(&file)?.st_ino)
+    }
+
+    /// Owner, mode and times, by descriptor. Never setuid, setgid or sticky.
+    fn set_attributes(&self, file: &impl AsFd, attributes: &Attributes) -> Result<(), LocalError> {
+        if self.preserve && self.as_root {
+            fchown(file, Some(Uid::from_raw(attributes.user)), Some(Gid::from_raw(attributes.group)))?;
+        }
+        fchmod(file, Mode::from_raw_mode(attributes.mode & 0o777))?;
+        if self.preserve {
+            futimens(file, &times(attributes))?;
+        }
+        Ok(())
+    }
+}
+
+/// The modification time for both times.
+fn times(attributes: &Attributes) -> Timestamps {
+    let time = Timespec { tv_sec: attributes.mtime_s, tv_nsec: attributes.mtime_ns.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn journal_error(error: std::io::Error) -> LocalError {
+    if error.kind() == std::io::ErrorKind::WouldBlock {
+        LocalError::with_text(ErrorCode::Busy, "another process receives there")
+    } else {
+        LocalError::with_text(ErrorCode::Io, format!("the journal: {error}"))
+    }
+}
+
+/// Finds out whether a destination is a directory to copy into or a name to give.
+fn resolve(
+    place: &Place,
+    path: &RelativePath,
+    destined: &Destined,
+) -> Result<(RelativePath, Naming), LocalError> {
+    let missing = match place.export.open_directory(path) {
+        Ok(_) if destined.stream => {
+            let error = LocalError::with_text(ErrorCode::IsADirectory, "a stream needs the name of a file");
+            return Err(error);
+        }
+        Ok(_) => return Ok((path.clone(), Naming::Into)),
+        Err(errno @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => errno,
+        Err(errno) => return Err(errno.into()),
+    };
+    let Some(strip) = destined.single.clone().filter(|_| !destined.must_be_directory) else {
+        return Err(match missing {
+            Errno::NOENT => LocalError::with_text(ErrorCode::NotFound, "the destination does not exist"),
+            _ => LocalError::with_text(ErrorCode::NotADirectory, "the destination is not a directory"),
+        });
+    };
+    let (base, name) = path.split_last().ok_or_else(|| LocalError::new(ErrorCode::NotFound))?;
+    let parent: Result<OwnedFd, Errno> = place.export.open_directory(&base);
+    if let Err(errno) = parent {
+        let error = LocalError::from(errno);
+        return Err(LocalError::with_text(error.code, format!("the destination's directory: {error}")));
+    }
+    Ok((base, Naming::As { name: name.to_vec(), strip }))
+}
+
+/// Whether an entry of a directory is a directory itself.
+fn is_directory(parent: &impl AsFd, name: &[u8]) -> bool {
+    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+}
