@@ -112,7 +112,7 @@ pub enum MasterControlBlockError {
     #[error("no Diskwire volume is on it (block identifier is neither MAS_EMC nor SEC_EMC)")]
     Foreign,
     /// Damaged.
-    #[error(transparent)]
+    #[error("{}", .0.reason())]
     Record(#[from] RecordError),
     /// Signed by somebody else than the admin whose key is configured.
     #[error("it is not signed with the configured admin key")]

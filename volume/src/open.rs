@@ -215,7 +215,10 @@ fn read_table(
         match parse_table(&page, master) {
             Ok(table) => return Ok(table),
             Err(error) => {
-                notices.push(format!("device 0, block {block}: secondary device table skipped: {error}"));
+                notices.push(format!(
+                    "device 0, block {block}: secondary device table skipped: {}",
+                    error.reason()
+                ));
                 failure = Some(error);
             }
         }

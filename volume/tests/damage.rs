@@ -1,5 +1,7 @@
 //! Damaged and mixed-up devices: what still opens, what does not, and how that is said.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
+
 use aws_lc_rs::signature::Ed25519KeyPair;
 use storage_mapping::device::{Faults, FaultyDevice, MemoryDisk};
 use storage_mapping::{BlockCount, BlockDevice, BlockSize};
