@@ -1,5 +1,7 @@
 //! A/B pairs under damage: the last good version is read, and never an older one than before.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
+
 use proptest::prelude::{any, proptest};
 use storage_mapping::{Buffer, Instant};
 use transfer_core::format::control_area::IncarnationRecord;

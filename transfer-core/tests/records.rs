@@ -15,6 +15,7 @@ use transfer_core::format::process_segment_pointer_table::{
     ENTRIES_MAX, ENTRY_BYTES, Nack, PointerEntry, PointerTable,
 };
 use transfer_core::format::segment::SegmentHeader;
+use transfer_core::protocol::handshake::Hello;
 use volume::record::Record;
 
 record_properties! {
@@ -33,6 +34,7 @@ record_properties! {
     nack: Nack,
     pointer_table: PointerTable,
     segment_header: SegmentHeader,
+    hello: Hello,
 }
 
 // The bell has no seal; that of a segment is tested with its payload, in `segments.rs`.
@@ -86,6 +88,7 @@ fn bytes_on_disk_are_golden() {
     check_golden_record::<Beacon>(folder, "beacon");
     check_golden_record::<Bell>(folder, "bell");
     check_golden_record::<CommandStructure>(folder, "command_structure");
+    check_golden_record::<Hello>(folder, "hello");
     check_golden_record::<HostRecord>(folder, "host_record");
     check_golden_record::<IncarnationRecord>(folder, "incarnation_record");
     check_golden_record::<InDirectory>(folder, "in_directory");

@@ -1,5 +1,7 @@
 //! Sealed segments: what was changed does not open; and their golden bytes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
+
 #[macro_use]
 mod support;
 

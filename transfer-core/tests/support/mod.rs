@@ -18,6 +18,7 @@ use transfer_core::format::process_segment_pointer_table::{
     Nack, PointerEntry, PointerTable, SegmentFlags, TableFlags,
 };
 use transfer_core::format::segment::{Direction, Kind, SegmentHeader};
+use transfer_core::protocol::handshake::Hello;
 
 sample_enum!(BeaconState, OsType, EntryState, CloseReason, Role, Suite, Direction, Kind);
 sample_flags!(HostFlags, ProcessFlags, SegmentFlags, TableFlags);
@@ -55,6 +56,7 @@ sample_record! {
         peer_process_id, peer_host, close_reason, peer_incarnation, received, durable, window_limit, credits,
         nack_count, read_flags, nacks, entry_area, base_seq, entry_count,
     }
+    Hello { protocol_version, window, seg_max, process_id, lane, incarnation, incarnation_nonce, nonce }
     SegmentHeader {
         header, connection_id, direction, kind, flags, attempt, seq, request_id, file_offset, plain_bytes,
         stored_bytes, codec, nonce, seal,
