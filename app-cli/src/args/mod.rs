@@ -48,6 +48,7 @@ pub enum Command {
     Lab(lab::LabArgs),
     Ls(transfer::LsArgs),
     Serve(transfer::ServeArgs),
+    Volume(volume::VolumeArgs),
 }
 
 /// A size on the command line.
@@ -73,7 +74,6 @@ mod tests {
         }
         let commands = [
             with::<lab::DemoArgs>("demo"),
-            with::<volume::VolumeArgs>("volume"),
             with::<transfer::StatusArgs>("status"),
             with::<transfer::BenchArgs>("bench"),
         ];

@@ -8,6 +8,7 @@ mod keygen;
 mod lab;
 mod ls;
 mod serve;
+mod volume;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -21,7 +22,9 @@ use crate::exit::Exit;
 use crate::host::HostError;
 use crate::keys::KeyError;
 use crate::lab::LabError;
+use crate::stack::StackError;
 use crate::state_dir::StateDirError;
+use crate::volume_setup::SetupError;
 use transfer_core::format::process_id_table::CloseReason;
 use transfer_core::protocol::endpoint::ConnectError;
 use transfer_core::transfer::NameError;
@@ -114,6 +117,12 @@ pub enum CommandError {
     /// Standard output.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    /// A volume that cannot be laid out.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// Devices that do not become a volume.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// The state directory.
     #[error(transparent)]
     StateDir(#[from] StateDirError),
@@ -144,7 +153,9 @@ impl CommandError {
             | Self::List { .. }
             | Self::NoConnection { .. }
             | Self::Output(_)
+            | Self::Setup(_)
             | Self::Signals(_)
+            | Self::Stack(_)
             | Self::StateDir(_) => Exit::Failed,
         }
     }
@@ -167,6 +178,7 @@ pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
         Command::Lab(args) => lab::run(args),
         Command::Ls(args) => ls::run(cli, args),
         Command::Serve(_) => serve::run(cli),
+        Command::Volume(args) => volume::run(cli, args),
     }
 }
 
@@ -184,4 +196,12 @@ impl Cli {
 fn print(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::Output)
+}
+
+/// Says what was noticed, a line each, on standard error.
+fn notices(notices: &[String]) {
+    for notice in notices {
+        // A closed standard error is no reason to stop.
+        let _ = writeln!(io::stderr(), "diskwire: {}", crate::escape::one_line(notice));
+    }
 }
