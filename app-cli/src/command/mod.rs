@@ -11,6 +11,7 @@ mod lab;
 mod ls;
 mod serve;
 mod status;
+mod volume;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -24,8 +25,10 @@ use crate::exit::Exit;
 use crate::host::HostError;
 use crate::keys::KeyError;
 use crate::lab::LabError;
+use crate::stack::StackError;
 use crate::state_dir::StateDirError;
 use crate::survey::SurveyError;
+use crate::volume_setup::SetupError;
 use transfer_core::format::process_id_table::CloseReason;
 use transfer_core::protocol::endpoint::ConnectError;
 use transfer_core::transfer::NameError;
@@ -150,6 +153,12 @@ pub enum CommandError {
     /// Standard output.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    /// A volume that cannot be laid out.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// Devices that do not become a volume.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// The state directory.
     #[error(transparent)]
     StateDir(#[from] StateDirError),
@@ -186,7 +195,9 @@ impl CommandError {
             | Self::List { .. }
             | Self::NoConnection { .. }
             | Self::Output(_)
+            | Self::Setup(_)
             | Self::Signals(_)
+            | Self::Stack(_)
             | Self::StateDir(_)
             | Self::Survey(_) => Exit::Failed,
         }
@@ -213,6 +224,7 @@ pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
         Command::Ls(args) => ls::run(cli, args),
         Command::Serve(_) => serve::run(cli),
         Command::Status(args) => status::run(cli, args),
+        Command::Volume(args) => volume::run(cli, args),
     }
 }
 
@@ -230,4 +242,12 @@ impl Cli {
 fn print(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::Output)
+}
+
+/// Says what was noticed, a line each, on standard error.
+fn notices(notices: &[String]) {
+    for notice in notices {
+        // A closed standard error is no reason to stop.
+        let _ = writeln!(io::stderr(), "diskwire: {}", crate::escape::one_line(notice));
+    }
 }
