@@ -25,6 +25,7 @@ pub mod remote_path;
 pub mod signals;
 pub mod stack;
 pub mod state_dir;
+pub mod survey;
 pub mod volume_setup;
 
 use std::ffi::OsString;

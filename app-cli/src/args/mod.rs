@@ -20,8 +20,10 @@ use crate::name::Name;
 /// Where the examples of the whole command begin.
 const EXAMPLES: &str = "\
 Examples:
-  diskwire keygen alpha.key              make a host key, print its public half
-  diskwire -c alpha.toml keygen --show   print the public key of host alpha
+  diskwire demo                            see a file cross a shared volume
+  diskwire lab create world                a world to try things in
+  diskwire -c world/beta.toml serve        one host answers
+  diskwire -c world/alpha.toml cp FILE beta:inbox/     the other one sends
 
 ";
 
@@ -44,10 +46,12 @@ pub struct Cli {
 #[expect(missing_docs, reason = "each is described at its arguments, where its help comes from")]
 pub enum Command {
     Cp(transfer::CpArgs),
+    Demo(lab::DemoArgs),
     Keygen(keygen::KeygenArgs),
     Lab(lab::LabArgs),
     Ls(transfer::LsArgs),
     Serve(transfer::ServeArgs),
+    Status(transfer::StatusArgs),
 }
 
 /// A size on the command line.
@@ -71,12 +75,7 @@ mod tests {
         fn with<A: Args>(name: &'static str) -> clap::Command {
             A::augment_args(clap::Command::new(name))
         }
-        let commands = [
-            with::<lab::DemoArgs>("demo"),
-            with::<volume::VolumeArgs>("volume"),
-            with::<transfer::StatusArgs>("status"),
-            with::<transfer::BenchArgs>("bench"),
-        ];
+        let commands = [with::<volume::VolumeArgs>("volume"), with::<transfer::BenchArgs>("bench")];
         Cli::command().subcommands(commands)
     }
 

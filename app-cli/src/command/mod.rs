@@ -4,10 +4,12 @@
 //! the work itself.
 
 mod cp;
+mod demo;
 mod keygen;
 mod lab;
 mod ls;
 mod serve;
+mod status;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -22,6 +24,7 @@ use crate::host::HostError;
 use crate::keys::KeyError;
 use crate::lab::LabError;
 use crate::state_dir::StateDirError;
+use crate::survey::SurveyError;
 use transfer_core::format::process_id_table::CloseReason;
 use transfer_core::protocol::endpoint::ConnectError;
 use transfer_core::transfer::NameError;
@@ -38,6 +41,35 @@ pub enum CommandError {
     /// A call cannot be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The demo cannot start something.
+    #[error("the demo cannot run")]
+    Demo(#[source] io::Error),
+    /// The demo's second host does not serve.
+    #[error("the second host does not start: {why}")]
+    DemoBeta {
+        /// What it said last.
+        why: String,
+    },
+    /// A copy of the demo did not work.
+    #[error("the copy did not work ({status})")]
+    DemoCopy {
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// What came back is not what was sent.
+    #[error("what came back is not what was sent")]
+    DemoDiffers,
+    /// A file of the demo.
+    #[error("cannot read {file}")]
+    DemoFile {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A connection slot was left open.
+    #[error("a connection slot was left open")]
+    DemoOpen,
     /// An export cannot be opened.
     #[error("{file}:{line}: export {name}: cannot open {path}; make the directory or correct the path")]
     Export {
@@ -95,6 +127,9 @@ pub enum CommandError {
         /// Another.
         second: String,
     },
+    /// The volume's tables cannot be read.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
     /// Signals, threads or the state directory.
     #[error("cannot start")]
     Signals(#[source] io::Error),
@@ -137,6 +172,12 @@ impl CommandError {
                 ..
             } => Exit::TryAgain,
             Self::Connect(_)
+            | Self::Demo(_)
+            | Self::DemoBeta { .. }
+            | Self::DemoCopy { .. }
+            | Self::DemoDiffers
+            | Self::DemoFile { .. }
+            | Self::DemoOpen
             | Self::Export { .. }
             | Self::Host(_)
             | Self::Key(_)
@@ -145,7 +186,8 @@ impl CommandError {
             | Self::NoConnection { .. }
             | Self::Output(_)
             | Self::Signals(_)
-            | Self::StateDir(_) => Exit::Failed,
+            | Self::StateDir(_)
+            | Self::Survey(_) => Exit::Failed,
         }
     }
 
@@ -163,10 +205,12 @@ impl CommandError {
 pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
     match &cli.command {
         Command::Cp(args) => cp::run(cli, args),
+        Command::Demo(args) => demo::run(args),
         Command::Keygen(args) => keygen::run(cli, args),
         Command::Lab(args) => lab::run(args),
         Command::Ls(args) => ls::run(cli, args),
         Command::Serve(_) => serve::run(cli),
+        Command::Status(args) => status::run(cli, args),
     }
 }
 
