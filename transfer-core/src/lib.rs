@@ -74,14 +74,17 @@
 //!
 //! Not here: how devices and paths work (crates below), what the user types (`app-cli`).
 
+pub mod check;
 pub mod driver;
 pub mod enrolment;
 pub mod export;
 pub mod format;
+pub mod inspect;
 pub mod journal;
 pub mod loopback;
 pub mod node;
 pub mod payload;
 pub mod protocol;
 pub mod random;
+pub mod survey;
 pub mod transfer;

@@ -22,13 +22,22 @@ use crate::survey::{Survey, Surveyor};
 const VOLUME_BYTES: u64 = 256 << 20;
 
 /// The second host: killed with the demo, whatever happens.
-struct Beta(Child);
+pub(super) struct Beta(Option<Child>);
+
+impl Beta {
+    /// The process, for who ends it in order.
+    pub(super) fn into_child(mut self) -> Child {
+        self.0.take().expect("it is there until now")
+    }
+}
 
 impl Drop for Beta {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to end or to wait for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        if let Some(child) = &mut self.0 {
+            // It may have ended by itself; then there is nothing to end or to wait for.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -95,7 +104,7 @@ fn tell(program: &Path, file: &Path, world: &Path) -> Result<Exit, CommandError>
     Ok(Exit::Done)
 }
 
-fn lab_args(world: &Path) -> LabCreateArgs {
+pub(super) fn lab_args(world: &Path) -> LabCreateArgs {
     LabCreateArgs {
         dir: world.to_owned(),
         hosts: Vec::new(),
@@ -110,7 +119,7 @@ fn lab_args(world: &Path) -> LabCreateArgs {
 }
 
 /// Starts `serve` and waits until it says that it serves.
-fn start_beta(program: &Path, config: &Path) -> Result<Beta, CommandError> {
+pub(super) fn start_beta(program: &Path, config: &Path) -> Result<Beta, CommandError> {
     let mut child = Command::new(program)
         .arg("-c")
         .arg(config)
@@ -121,7 +130,7 @@ fn start_beta(program: &Path, config: &Path) -> Result<Beta, CommandError> {
         .spawn()
         .map_err(CommandError::Demo)?;
     let said = child.stderr.take().expect("it was asked for");
-    let beta = Beta(child);
+    let beta = Beta(Some(child));
     let mut lines = BufReader::new(said).lines();
     let mut last = "it ended without a word".to_owned();
     for line in lines.by_ref().map_while(Result::ok) {
@@ -136,7 +145,7 @@ fn start_beta(program: &Path, config: &Path) -> Result<Beta, CommandError> {
 }
 
 /// One `cp` as a process of its own; how long it took.
-fn copy(program: &Path, config: &Path, ends: &[PathBuf]) -> Result<Duration, CommandError> {
+pub(super) fn copy(program: &Path, config: &Path, ends: &[PathBuf]) -> Result<Duration, CommandError> {
     let start = Instant::now();
     let status = Command::new(program)
         .arg("-c")
@@ -164,7 +173,7 @@ fn tables(when: &str, survey: &Survey) -> String {
     )
 }
 
-fn hash(file: &Path) -> Result<blake3::Hash, CommandError> {
+pub(super) fn hash(file: &Path) -> Result<blake3::Hash, CommandError> {
     let read = || -> std::io::Result<blake3::Hash> {
         let mut hasher = blake3::Hasher::new();
         hasher.update_reader(File::open(file)?)?;

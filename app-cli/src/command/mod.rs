@@ -3,6 +3,7 @@
 //! What every command returns is an exit code, or a [`CommandError`] that becomes one line. Not here:
 //! the work itself.
 
+mod bench;
 mod cp;
 mod demo;
 mod keygen;
@@ -10,6 +11,7 @@ mod lab;
 mod ls;
 mod serve;
 mod status;
+mod volume;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -23,8 +25,10 @@ use crate::exit::Exit;
 use crate::host::HostError;
 use crate::keys::KeyError;
 use crate::lab::LabError;
+use crate::stack::StackError;
 use crate::state_dir::StateDirError;
 use crate::survey::SurveyError;
+use crate::volume_setup::SetupError;
 use transfer_core::format::process_id_table::CloseReason;
 use transfer_core::protocol::endpoint::ConnectError;
 use transfer_core::transfer::NameError;
@@ -149,6 +153,12 @@ pub enum CommandError {
     /// Standard output.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    /// A volume that cannot be laid out.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// Devices that do not become a volume.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// The state directory.
     #[error(transparent)]
     StateDir(#[from] StateDirError),
@@ -185,7 +195,9 @@ impl CommandError {
             | Self::List { .. }
             | Self::NoConnection { .. }
             | Self::Output(_)
+            | Self::Setup(_)
             | Self::Signals(_)
+            | Self::Stack(_)
             | Self::StateDir(_)
             | Self::Survey(_) => Exit::Failed,
         }
@@ -204,6 +216,7 @@ impl CommandError {
 /// See [`CommandError`].
 pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
     match &cli.command {
+        Command::Bench(args) => bench::run(args),
         Command::Cp(args) => cp::run(cli, args),
         Command::Demo(args) => demo::run(args),
         Command::Keygen(args) => keygen::run(cli, args),
@@ -211,6 +224,7 @@ pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
         Command::Ls(args) => ls::run(cli, args),
         Command::Serve(_) => serve::run(cli),
         Command::Status(args) => status::run(cli, args),
+        Command::Volume(args) => volume::run(cli, args),
     }
 }
 
@@ -228,4 +242,12 @@ impl Cli {
 fn print(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::Output)
+}
+
+/// Says what was noticed, a line each, on standard error.
+fn notices(notices: &[String]) {
+    for notice in notices {
+        // A closed standard error is no reason to stop.
+        let _ = writeln!(io::stderr(), "diskwire: {}", crate::escape::one_line(notice));
+    }
 }
