@@ -34,6 +34,8 @@ use crate::state_dir::{LANE_WAIT_MAX, LaneLock, StateDir, StateDirError};
 const WINDOW: u16 = 32;
 /// The longest a start may take.
 const START_MAX: Duration = Duration::from_secs(90);
+/// How often an ending process looks whether it is done.
+const FAREWELL_STEP: Duration = Duration::from_millis(2);
 /// How long the last writes of a process may take.
 const FAREWELL_MAX: Duration = Duration::from_secs(3);
 
@@ -237,12 +239,10 @@ impl Host {
         let limit = self.driver.now() + FAREWELL_MAX;
         let now = self.driver.now();
         self.driver.node().shut_down(now);
-        while !self.driver.node().is_idle() {
-            match self.driver.next_event(Some(limit), &[]) {
-                Some(NodeEvent::SessionEnded { connection }) => self.driver.detach_store(connection),
-                Some(_) => {}
-                None if self.driver.now() >= limit => return,
-                None => {}
+        while !self.driver.node().is_idle() && self.driver.now() < limit {
+            let soon = self.driver.now() + FAREWELL_STEP;
+            if let Some(NodeEvent::SessionEnded { connection }) = self.driver.next_event(Some(soon), &[]) {
+                self.driver.detach_store(connection);
             }
         }
     }

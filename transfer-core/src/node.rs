@@ -308,7 +308,7 @@ impl Node {
         while let Some(event) = running.session.poll_event() {
             self.events.push_back(NodeEvent::Session { connection, event });
         }
-        if running.lost && running.session.is_idle() {
+        if running.lost && (running.session.is_finished() || running.session.is_idle()) {
             self.sessions.remove(&connection);
             self.events.push_back(NodeEvent::SessionEnded { connection });
         }

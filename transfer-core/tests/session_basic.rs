@@ -176,6 +176,17 @@ fn errors_have_their_codes_and_lose_nothing() {
     let job = world.push_job(SourceOrigin::Local(vec![b"x".to_vec()]), "", none);
     assert_eq!(code(world.run_with(job, &serving)), (Verdict::Failed, Some(ErrorCode::NotAllowed)));
     let here = world.here();
+    let job = Job::Pull {
+        peer: "b".into(),
+        export: b"nope".to_vec(),
+        sources: vec![path("x")],
+        target: Target::Local(here.as_os_str().as_encoded_bytes().to_vec()),
+        options: none,
+    };
+    assert_eq!(code(world.run(job)), (Verdict::Failed, Some(ErrorCode::ExportUnknown)));
+    assert_no_partials(&here);
+    let jobs = world.folder.path().join("state/command/jobs");
+    assert_eq!(fs::read_dir(jobs).expect("a folder").count(), 0, "what did not begin leaves no record");
     let outcome = world.pull(&["missing"], &here, none);
     assert_eq!((outcome.verdict, outcome.failed), (Verdict::Failed, 1));
     let job = Job::List { export: b"nope".to_vec(), path: path("") };

@@ -6,8 +6,9 @@ mod pair;
 use pair::{World, assert_no_partials, assert_same, bytes, describe, make_tree};
 use std::fs;
 use std::path::Path;
+use transfer_core::journal::{Entry, Journal};
 use transfer_core::transfer::message::JobOptions;
-use transfer_core::transfer::{ErrorCode, Outcome, SessionEvent, SourceOrigin, Target, Verdict};
+use transfer_core::transfer::{ErrorCode, Outcome, SessionEvent, SourceOrigin, Target, TransferId, Verdict};
 
 const TREE: JobOptions = JobOptions::RECURSIVE.union(JobOptions::PRESERVE);
 
@@ -77,6 +78,83 @@ fn a_push_that_is_lost_anywhere_is_completed_by_a_re_run() {
 #[test]
 fn a_pull_that_is_lost_anywhere_is_completed_by_a_re_run() {
     lose_everywhere(true);
+}
+
+/// Ends both processes after every n-th piece of local work, re-runs, and checks both.
+fn kill_everywhere(pull: bool) {
+    for limit in 1_usize.. {
+        let mut world = World::new();
+        world.segment = 16 << 10;
+        let (from, to) = if pull { (world.export(), world.here()) } else { (world.here(), world.export()) };
+        let source = from.join("tree");
+        make_tree(&source, world.segment);
+        let run = |world: &mut World| -> Outcome {
+            if pull { world.pull(&["tree"], &to, TREE) } else { world.push(&[&source], "", TREE) }
+        };
+        world.kill_after = Some(limit);
+        if run(&mut world).verdict == Verdict::Done {
+            assert!(limit > 20, "{limit} pieces of work are all there is");
+            return;
+        }
+        assert_all_whole(&source, &to.join("tree"));
+        world.kill_after = None;
+        let outcome = run(&mut world);
+        assert_eq!(
+            (outcome.verdict, outcome.files),
+            (Verdict::Done, 9),
+            "{limit}: {outcome:?} {:?}",
+            world.events
+        );
+        assert_same(&source, &to.join("tree"), true);
+        assert_no_partials(&to);
+    }
+}
+
+#[test]
+fn a_push_that_is_killed_anywhere_is_completed_by_a_re_run() {
+    kill_everywhere(false);
+}
+
+#[test]
+fn a_pull_that_is_killed_anywhere_is_completed_by_a_re_run() {
+    kill_everywhere(true);
+}
+
+#[test]
+fn an_intent_is_finished_at_the_next_opening() {
+    let mut world = World::new();
+    let folder = world.folder.path().join("state/serve/exports").join("626f78");
+    let partials = world.export().join(".diskwire-partial");
+    fs::create_dir_all(&folder).expect("a folder");
+    fs::create_dir_all(&partials).expect("a folder");
+    fs::create_dir(world.export().join("in the way")).expect("a folder");
+    fs::write(world.export().join("kept"), b"old").expect("a file");
+    let mut records = Vec::new();
+    // Killed before the rename, after it, where it cannot be done, and where it must not replace.
+    let cases =
+        [("present", true, true), ("gone", false, true), ("in the way", true, true), ("kept", true, false)];
+    for (number, (name, present, replace)) in cases.into_iter().enumerate() {
+        let id = TransferId([number as u8; 16]);
+        if present {
+            fs::write(partials.join(id.to_hex()), name).expect("a partial file");
+        }
+        let path = pair::path(name);
+        records.push((id, Entry::Intent { inode: 1, length: 7, root: [0; 32], replace, path }));
+    }
+    let ids: Vec<TransferId> = records.iter().map(|(id, _)| *id).collect();
+    Journal::open(&folder.join("journal"), 1).expect("a journal").append(1, records).expect("appended");
+    let source = world.here().join("other");
+    fs::write(&source, b"other").expect("a file");
+    assert_eq!(world.push(&[&source], "", JobOptions::empty()).verdict, Verdict::Done);
+    assert_eq!(fs::read(world.export().join("present")).expect("published"), b"present");
+    assert_eq!(fs::read(world.export().join("kept")).expect("there"), b"old");
+    assert!(!world.export().join("gone").exists() && world.export().join("in the way").is_dir());
+    assert_no_partials(&world.export());
+    let journal = Journal::open(&folder.join("journal"), 1).expect("a journal");
+    let committed = |at: usize| matches!(journal.find(&ids[at]), Some(Entry::Committed { .. }));
+    let aborted = |at: usize| matches!(journal.find(&ids[at]), Some(Entry::Aborted { .. }));
+    assert!(committed(0) && committed(1) && aborted(2) && aborted(3));
+    assert_eq!(journal.intents().count(), 0);
 }
 
 #[test]

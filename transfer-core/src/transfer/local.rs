@@ -1,8 +1,8 @@
 //! The files of this host: the one place where a session's local work touches the system.
 //!
 //! What holds: one value serves one connection; work on different files runs in parallel; every access
-//! in an export goes through [`Export`]. The parts: [`source`] reads, [`target`] writes and publishes,
-//! [`record`] keeps what a requester must remember. Not here: any decision about order (`sender`,
+//! in an export goes through [`Export`]. The parts: `source` reads, `target` writes and publishes,
+//! `record` keeps what a requester must remember. Not here: any decision about order (`sender`,
 //! `receiver`).
 
 mod record;
@@ -159,20 +159,27 @@ impl LocalFiles {
         }
     }
 
-    fn with_job<T>(&self, job: u32, act: impl FnOnce(&mut JobFiles) -> T) -> T {
-        act(lock(&self.jobs).entry(job).or_default())
+    /// Changes the files of a job, which may be new.
+    fn change_job(&self, job: u32, change: impl FnOnce(&mut JobFiles)) {
+        change(lock(&self.jobs).entry(job).or_default());
     }
 
     fn sources(&self, job: u32) -> Result<Arc<Sources>, LocalError> {
-        self.with_job(job, |files| files.sources.clone()).ok_or_else(|| LocalError::new(ErrorCode::Io))
+        lock(&self.jobs)
+            .get(&job)
+            .and_then(|files| files.sources.clone())
+            .ok_or_else(|| LocalError::new(ErrorCode::Io))
     }
 
     fn receiving(&self, job: u32) -> Result<Arc<Receiving>, LocalError> {
-        self.with_job(job, |files| files.receiving.clone()).ok_or_else(|| LocalError::new(ErrorCode::Io))
+        lock(&self.jobs)
+            .get(&job)
+            .and_then(|files| files.receiving.clone())
+            .ok_or_else(|| LocalError::new(ErrorCode::Io))
     }
 
     fn record(&self, job: u32) -> Option<Arc<JobRecord>> {
-        self.with_job(job, |files| files.record.clone())
+        lock(&self.jobs).get(&job).and_then(|files| files.record.clone())
     }
 
     fn do_work(&self, job: u32, work: LocalWork) -> Result<LocalDone, LocalError> {
@@ -182,13 +189,15 @@ impl LocalFiles {
                     return Err(LocalError::new(ErrorCode::Io));
                 };
                 let (record, nonce, permitted) = JobRecord::open(state_directory, &key)?;
-                self.with_job(job, |files| files.record = Some(Arc::new(record)));
+                self.change_job(job, |files| files.record = Some(Arc::new(record)));
                 Ok(LocalDone::JobOpened { nonce, permitted })
             }
-            LocalWork::CloseJob { finished } => {
-                let files = lock(&self.jobs).remove(&job);
-                if let Some(record) = files.and_then(|files| files.record).filter(|_| finished) {
-                    record.forget();
+            LocalWork::CloseJob(end) => {
+                let files = lock(&self.jobs).remove(&job).unwrap_or_default();
+                // A destination that was opened for a job that did not begin.
+                files.receiving.map(|receiving| receiving.close(false)).transpose()?;
+                if let Some(record) = files.record {
+                    record.close(end);
                 }
                 Ok(LocalDone::Done)
             }
@@ -243,7 +252,7 @@ impl LocalFiles {
 
     fn do_target_work(&self, job: u32, work: LocalWork) -> Result<LocalDone, LocalError> {
         if let LocalWork::CloseDestination { finished } = work {
-            let receiving = self.with_job(job, |files| files.receiving.take());
+            let receiving = lock(&self.jobs).get_mut(&job).and_then(|files| files.receiving.take());
             let failures = receiving.map(|receiving| receiving.close(finished)).transpose()?;
             return Ok(LocalDone::Failures(failures.unwrap_or_default()));
         }
@@ -287,7 +296,7 @@ impl LocalFiles {
             SourceOrigin::Local(paths) => Sources::of_paths(&paths, recursive),
             SourceOrigin::Stream => Sources::of_stream(time_s()),
         };
-        self.with_job(job, |files| files.sources = Some(Arc::new(sources)));
+        self.change_job(job, |files| files.sources = Some(Arc::new(sources)));
         Ok(LocalDone::Done)
     }
 
@@ -310,7 +319,7 @@ impl LocalFiles {
                 Receiving::open(place, &below, destined, time_s())?
             }
         };
-        self.with_job(job, |files| files.receiving = Some(Arc::new(receiving)));
+        self.change_job(job, |files| files.receiving = Some(Arc::new(receiving)));
         Ok(LocalDone::Done)
     }
 

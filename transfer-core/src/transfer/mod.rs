@@ -15,6 +15,7 @@
 
 mod code;
 mod commit;
+mod job;
 pub mod local;
 pub mod message;
 mod name;
@@ -26,13 +27,12 @@ mod session;
 mod store;
 
 pub use code::{ErrorCode, LocalError};
+pub use job::{Job, LossReason, Outcome, ProtocolViolation, SessionConfig, SessionEvent, Verdict};
 pub use local::{LocalFiles, ServingFiles};
 pub use name::{NameError, PARTIAL_FOLDER, PATH_BYTES_MAX, RelativePath, link_stays_inside};
-pub use session::{
-    Job, LossReason, Outcome, ProtocolViolation, Session, SessionConfig, SessionEvent, Verdict,
-};
+pub use session::Session;
 pub use store::{
-    Attributes, Destined, DirectoryItem, FileAnswer, Identity, JobKey, KnownAnswer, LinkItem, ListEntry,
-    ListKind, LoadedFile, LocalDone, LocalReply, LocalRequest, LocalStore, LocalWork, OpenFile, PackFile,
-    PublishFile, SourceFile, SourceOrigin, SyncFile, Target, TransferId, WalkEntry, WalkItem,
+    Attributes, Destined, DirectoryItem, FileAnswer, Identity, JobEnd, JobKey, KnownAnswer, LinkItem,
+    ListEntry, ListKind, LoadedFile, LocalDone, LocalReply, LocalRequest, LocalStore, LocalWork, OpenFile,
+    PackFile, PublishFile, SourceFile, SourceOrigin, SyncFile, Target, TransferId, WalkEntry, WalkItem,
 };

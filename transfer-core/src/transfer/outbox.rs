@@ -4,9 +4,9 @@
 //! Not here: when to say it (`session`, `sender`, `receiver`).
 
 use super::code::{ErrorCode, LocalError};
+use super::job::SessionEvent;
 use super::message::{Framed, Message, Reason, RootItem, TEXT_BYTES_MAX, emit};
 use super::name::RelativePath;
-use super::session::SessionEvent;
 use super::store::{LocalRequest, LocalWork};
 use crate::payload::{Payload, Segment, SegmentKind};
 use std::collections::{BTreeMap, VecDeque};

@@ -35,7 +35,9 @@ impl TransferId {
     /// In hexadecimal: the name of the partial file.
     #[must_use]
     pub fn to_hex(self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let digits = self.0.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
     }
 }
 
@@ -94,6 +96,18 @@ pub struct JobKey {
     pub local: Vec<Vec<u8>>,
     /// Whether a later run may continue it; not so for streams.
     pub durable: bool,
+}
+
+/// What is to become of the record of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobEnd {
+    /// Every file's last word is known: it goes.
+    Finished,
+    /// The job did not begin: the record goes if it was made for this run; else an earlier run may
+    /// have issued permits, and it stays.
+    Refused,
+    /// A re-run needs it.
+    Unfinished,
 }
 
 /// Where sources are.
@@ -362,10 +376,7 @@ pub enum LocalWork {
         finished: bool,
     },
     /// Ends the sending of a job, or the requester's record of it. → `Done`
-    CloseJob {
-        /// Every file's last word is known: forget the job.
-        finished: bool,
-    },
+    CloseJob(JobEnd),
     /// Hashes written bytes of a partial file again. → `Hashes`
     HashPartial {
         /// The file.

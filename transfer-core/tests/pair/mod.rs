@@ -17,7 +17,7 @@ use transfer_core::payload::Segment;
 use transfer_core::transfer::message::JobOptions;
 use transfer_core::transfer::{
     Job, LocalFiles, LocalReply, LocalRequest, LocalStore, LossReason, Outcome, RelativePath, ServingFiles,
-    Session, SessionConfig, SessionEvent, SourceOrigin, Target,
+    Session, SessionConfig, SessionEvent, SourceOrigin, Target, Verdict,
 };
 
 pub const SEGMENT: usize = 64 << 10;
@@ -31,6 +31,8 @@ pub struct World {
     /// Lose the connection when so many segments have been delivered.
     pub lose_after: Option<usize>,
     pub interrupt_after: Option<usize>,
+    /// Both processes end when so much local work has been executed.
+    pub kill_after: Option<usize>,
     /// Called before each step with the number of segments delivered.
     pub meddle: Option<Box<dyn FnMut(usize)>>,
     pub events: Vec<SessionEvent>,
@@ -56,6 +58,7 @@ impl World {
             window: 4,
             lose_after: None,
             interrupt_after: None,
+            kill_after: None,
             meddle: None,
             events: Vec::new(),
             delivered: 0,
@@ -135,7 +138,11 @@ impl World {
             if let Some(meddle) = &mut self.meddle {
                 meddle(self.delivered);
             }
-            let mut moved = a.step(now, step, self.window) | b.step(now, step + 1, self.window);
+            let mut moved = a.step(now, step, self.window, &mut self.kill_after);
+            moved |= b.step(now, step + 1, self.window, &mut self.kill_after);
+            if self.kill_after == Some(0) {
+                return killed();
+            }
             moved |= self.deliver(now, &mut a, &mut b, lost) | self.deliver(now, &mut b, &mut a, lost);
             if !lost && self.lose_after.is_some_and(|limit| self.delivered >= limit) {
                 lost = true;
@@ -192,6 +199,20 @@ impl World {
     }
 }
 
+/// What nobody was there to say.
+fn killed() -> Outcome {
+    Outcome {
+        verdict: Verdict::Retry,
+        files: 0,
+        bytes: 0,
+        failed: 0,
+        skipped: 0,
+        in_doubt: 0,
+        unfinished: 0,
+        reason: None,
+    }
+}
+
 /// One session with its files and its outgoing queue.
 pub struct Side {
     pub session: Session,
@@ -205,7 +226,7 @@ impl Side {
         Self { session, files, queue: VecDeque::new(), work: Vec::new() }
     }
 
-    pub fn step(&mut self, now: Instant, step: usize, window: usize) -> bool {
+    pub fn step(&mut self, now: Instant, step: usize, window: usize, budget: &mut Option<usize>) -> bool {
         let mut moved = false;
         while self.queue.len() < window
             && let Some(segment) = self.session.poll_segment(now)
@@ -218,6 +239,12 @@ impl Side {
         }
         // Half of what is out, from a place that changes.
         for turn in 0..self.work.len().div_ceil(2) {
+            if let Some(left) = budget {
+                *left = left.saturating_sub(1);
+                if *left == 0 {
+                    return false;
+                }
+            }
             let request = self.work.swap_remove((step * 7 + turn * 3) % self.work.len());
             let LocalReply { id, done } = self.files.execute(request);
             self.session.handle_local(now, LocalReply { id, done });

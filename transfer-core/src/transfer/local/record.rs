@@ -9,7 +9,7 @@
 //! runs, so that two runs cannot use one nonce. Not here: what follows from a permit (`sender`).
 
 use super::super::code::{ErrorCode, LocalError};
-use super::super::store::{JobKey, TransferId};
+use super::super::store::{JobEnd, JobKey, TransferId};
 use super::lock;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
@@ -31,6 +31,8 @@ const SETTLED: u8 = 2;
 pub(crate) struct JobRecord {
     path: Option<PathBuf>,
     file: Option<Mutex<File>>,
+    /// It was made by this run.
+    fresh: bool,
 }
 
 impl JobRecord {
@@ -40,7 +42,7 @@ impl JobRecord {
         key: &JobKey,
     ) -> Result<(Self, [u8; 16], BTreeSet<TransferId>), LocalError> {
         if !key.durable {
-            return Ok((Self { path: None, file: None }, random_nonce()?, BTreeSet::new()));
+            return Ok((Self { path: None, file: None, fresh: true }, random_nonce()?, BTreeSet::new()));
         }
         let folder = state_directory.join("jobs");
         std::fs::create_dir_all(&folder)?;
@@ -52,7 +54,9 @@ impl JobRecord {
         }
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let (nonce, permitted, length) = match parse(&bytes) {
+        let parsed = parse(&bytes);
+        let fresh = parsed.is_none();
+        let (nonce, permitted, length) = match parsed {
             Some(parsed) => parsed,
             None => {
                 let nonce = random_nonce()?;
@@ -66,7 +70,7 @@ impl JobRecord {
         };
         file.set_len(length as u64)?;
         file.seek(SeekFrom::Start(length as u64))?;
-        Ok((Self { path: Some(path), file: Some(Mutex::new(file)) }, nonce, permitted))
+        Ok((Self { path: Some(path), file: Some(Mutex::new(file)), fresh }, nonce, permitted))
     }
 
     /// Where the journal of a pull lies.
@@ -93,8 +97,16 @@ impl JobRecord {
         Ok(())
     }
 
-    /// Every last word is known: the job never was.
-    pub(crate) fn forget(&self) {
+    /// Keeps the record for a re-run, or not.
+    pub(crate) fn close(&self, end: JobEnd) {
+        match end {
+            JobEnd::Finished => self.forget(),
+            JobEnd::Refused if self.fresh => self.forget(),
+            JobEnd::Refused | JobEnd::Unfinished => {}
+        }
+    }
+
+    fn forget(&self) {
         if let Some(path) = &self.path {
             // What cannot be removed is only asked about again.
             let _ = std::fs::remove_file(path.with_extension("journal"));

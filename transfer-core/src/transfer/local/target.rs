@@ -33,6 +33,9 @@ use std::fs::File;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+/// Directories whose attributes one job may set at its end.
+const DIRECTORIES_MAX: usize = 1_000_000;
+
 /// How announced paths become paths below the root.
 #[derive(Debug)]
 enum Naming {
@@ -212,7 +215,7 @@ impl Receiving {
             match fallocate(&*opened, FallocateFlags::KEEP_SIZE, 0, size) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(errno) => {
-                    if resume == 0 {
+                    if !found {
                         self.folder.discard(&name);
                     }
                     return Err(errno.into());

@@ -10,7 +10,7 @@
 //! files: the journal decides at the next opening.
 
 use super::folder::PartialFolder;
-use super::{MadeDirectory, Receiving, is_directory, journal_error, lock, times};
+use super::{DIRECTORIES_MAX, MadeDirectory, Receiving, is_directory, journal_error, lock, times};
 use crate::export::Export;
 use crate::journal::{Entry, Journal};
 use crate::transfer::code::{ErrorCode, LocalError};
@@ -174,6 +174,9 @@ impl Receiving {
         if path == self.base {
             // The destination itself keeps its attributes.
             return Ok(());
+        }
+        if lock(&self.directories).len() >= DIRECTORIES_MAX {
+            return Err(LocalError::new(ErrorCode::Limit));
         }
         let (parent, name) = self.place.export.open_parent(&path)?;
         let mode = Mode::from_raw_mode(attributes.mode & 0o777 | 0o700);
