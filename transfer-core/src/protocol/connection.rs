@@ -603,9 +603,12 @@ impl Connection {
             let streams = self.streams.as_ref();
             wakeup = earliest(wakeup, streams.and_then(|streams| streams.reader.next_wakeup()));
             wakeup = earliest(wakeup, streams.and_then(|streams| streams.writer.next_wakeup()));
-            wakeup = earliest(wakeup, Some(self.keep_alive_due()));
+            // With a table in flight nothing can be published before it is back, or in doubt.
             if self.slot.table.is_idle() {
+                wakeup = earliest(wakeup, Some(self.keep_alive_due()));
                 wakeup = earliest(wakeup, self.dirty_since.map(|since| since + PUBLISH_GATHER));
+            } else {
+                wakeup = earliest(wakeup, self.slot.table.doubt_at());
             }
             wakeup = earliest(wakeup, self.draining_since.map(|since| since + DRAIN_TIMEOUT));
         }
