@@ -132,6 +132,12 @@ impl Node {
         self.pump(now);
     }
 
+    /// Ends a connection at once; its session keeps what it has.
+    pub fn end(&mut self, now: Instant, connection: ConnectionId, reason: CloseReason) {
+        self.endpoint.end(now, connection, reason);
+        self.pump(now);
+    }
+
     /// Ends everything.
     pub fn shut_down(&mut self, now: Instant) {
         self.endpoint.shut_down(now);

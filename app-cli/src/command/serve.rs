@@ -29,6 +29,7 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, CommandError> {
     }
     say(&format!("host {} serves {} exports; Ctrl-C ends it", config.host, config.exports.len()));
     let mut peers = BTreeMap::new();
+    let mut stores = BTreeMap::new();
     loop {
         let event = host.driver.next_event(None, &[signals.descriptor()]);
         if signals.count() > 0 {
@@ -37,8 +38,16 @@ pub(super) fn run(cli: &Cli) -> Result<Exit, CommandError> {
             return Ok(Exit::Done);
         }
         if let Some(event) = event.map(|event| host.handle(event)).transpose()?.flatten() {
-            handle(&config, &files, &mut host.driver, &host.pool, &mut peers, event);
+            if let NodeEvent::SessionEnded { connection } = event {
+                stores.remove(&connection);
+            }
+            if let Some((connection, store)) =
+                handle(&config, &files, &mut host.driver, &host.pool, &mut peers, event)
+            {
+                stores.insert(connection, store);
+            }
         }
+        end_superseded(&mut host.driver, &stores);
     }
 }
 
@@ -49,7 +58,7 @@ fn handle(
     pool: &storage_mapping::BufferPool,
     peers: &mut BTreeMap<ConnectionId, String>,
     event: NodeEvent,
-) {
+) -> Option<(ConnectionId, Arc<LocalFiles>)> {
     match event {
         NodeEvent::Connected { connection, peer, segment_bytes, .. } => {
             let allowed = config
@@ -63,10 +72,12 @@ fn handle(
                     files.only(|name| names.iter().any(|allowed| allowed.as_str().as_bytes() == name)),
                 ),
             };
-            let store = LocalFiles::serving(pool.clone(), segment_bytes, visible);
-            driver.attach_store(connection, Arc::new(store));
+            let store = LocalFiles::serving(pool.clone(), segment_bytes, visible).with_peer(&peer);
+            let store = Arc::new(store);
+            driver.attach_store(connection, Arc::clone(&store) as _);
             say(&format!("{peer} connected"));
             peers.insert(connection, peer);
+            return Some((connection, store));
         }
         NodeEvent::Closed { connection, reason } => {
             if let Some(peer) = peers.remove(&connection) {
@@ -88,6 +99,16 @@ fn handle(
             }
         }
         NodeEvent::Notice(_) | NodeEvent::Persist(_) | NodeEvent::Started | NodeEvent::Stopped(_) => {}
+    }
+    None
+}
+
+/// A connection whose files a newer one of the same host asks for is one of a process that is gone, which
+/// would show by its silence only after a minute.
+fn end_superseded(driver: &mut Driver, stores: &BTreeMap<ConnectionId, Arc<LocalFiles>>) {
+    for (connection, _) in stores.iter().filter(|(_, store)| store.is_superseded()) {
+        let now = driver.now();
+        driver.node().end(now, *connection, CloseReason::PeerLost);
     }
 }
 

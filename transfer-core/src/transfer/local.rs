@@ -14,7 +14,7 @@ use super::name::{PARTIAL_FOLDER, RelativePath};
 use super::root::SegmentHash;
 use super::store::{
     Attributes, Destined, Identity, ListEntry, ListKind, LocalDone, LocalReply, LocalRequest, LocalStore,
-    LocalWork, SourceOrigin, Target,
+    LocalWork, SourceOrigin, Target, TransferId,
 };
 use crate::export::Export;
 use crate::journal::Journal;
@@ -29,6 +29,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use storage_mapping::BufferPool;
@@ -47,6 +48,17 @@ pub(crate) struct Place {
 pub(crate) struct PlaceShared {
     pub(crate) journal: Option<Arc<Mutex<Journal>>>,
     pub(crate) users: usize,
+    /// Who holds which partial file.
+    pub(crate) holders: BTreeMap<TransferId, Arc<Claimant>>,
+}
+
+/// Who receives over one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Claimant {
+    /// The host at its other end; empty where that does not matter.
+    peer: String,
+    /// A newer connection of the same host asks for one of its files.
+    wanted: AtomicBool,
 }
 
 impl Place {
@@ -111,6 +123,7 @@ pub struct LocalFiles {
     segment_bytes: usize,
     host: Host,
     jobs: Mutex<BTreeMap<u32, JobFiles>>,
+    claimant: Arc<Claimant>,
     input: Mutex<Option<Box<dyn Read + Send>>>,
     output: Mutex<Option<Box<dyn Write + Send>>>,
 }
@@ -135,9 +148,24 @@ impl LocalFiles {
             segment_bytes,
             host,
             jobs: Mutex::default(),
+            claimant: Arc::default(),
             input: Mutex::default(),
             output: Mutex::default(),
         }
+    }
+
+    /// The host at the other end of the connection: a newer connection of it may take files over.
+    #[must_use]
+    pub fn with_peer(self, peer: &str) -> Self {
+        let claimant = Claimant { peer: peer.to_owned(), wanted: AtomicBool::new(false) };
+        Self { claimant: Arc::new(claimant), ..self }
+    }
+
+    /// Whether a newer connection of the same host asks for a file that this one holds: only one process
+    /// of a host runs a job, so the process at the other end of this connection is gone.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        self.claimant.wanted.load(Ordering::Relaxed)
     }
 
     /// Where a stream source is read from.
@@ -309,7 +337,7 @@ impl LocalFiles {
                     return Err(LocalError::with_text(ErrorCode::NotAllowed, "the export is read-only"));
                 }
                 let path = path.clone();
-                Receiving::open(place, &path, destined, time_s())?
+                Receiving::open(place, &path, destined, time_s(), Arc::clone(&self.claimant))?
             }
             Target::Local(path) => {
                 let record = self.record(job).ok_or_else(|| LocalError::new(ErrorCode::Io))?;
@@ -319,7 +347,7 @@ impl LocalFiles {
                     LocalError::with_text(error.code, format!("{}: {error}", root.display()))
                 })?;
                 let place = Arc::new(Place::new(export, record.journal_path()?));
-                Receiving::open(place, &below, destined, time_s())?
+                Receiving::open(place, &below, destined, time_s(), Arc::clone(&self.claimant))?
             }
         };
         self.change_job(job, |files| files.receiving = Some(Arc::new(receiving)));

@@ -42,11 +42,16 @@ use byteorder::{ByteOrder, LittleEndian};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 use storage_mapping::Instant;
+use storage_mapping::block::time::earliest;
 
 /// A prefix is made durable when it grew by so much …
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// … or is so old.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(1);
+/// How often a file that another connection holds is asked for again …
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+/// … and for how long: an older connection of the same host ends within this.
+const BUSY_MAX: Duration = Duration::from_secs(10);
 /// Files of one COMMITTED: it fits the smallest segment, whatever a peer permits at once.
 const COMMITTED_MAX: usize = 512;
 /// Directories or links made by one request.
@@ -87,6 +92,9 @@ struct Incoming {
     marked: u64,
     marking: bool,
     marked_at: Instant,
+    /// When to ask again for a file that another connection holds, and since when it does.
+    busy_retry: Option<Instant>,
+    busy_since: Option<Instant>,
     builder: RootBuilder,
     /// Hashes of segments that were written before an earlier one was.
     early: BTreeMap<u64, (u64, SegmentHash)>,
@@ -162,7 +170,8 @@ impl Receiver {
     }
 
     pub(crate) fn next_wakeup(&self) -> Option<Instant> {
-        self.gather.next_wakeup()
+        let retries = self.files.values().filter_map(|file| file.busy_retry);
+        retries.fold(self.gather.next_wakeup(), |soonest, retry| earliest(soonest, Some(retry)))
     }
 
     // ---- words of the peer ----------------------------------------------------------------------
@@ -264,6 +273,8 @@ impl Receiver {
             marked: 0,
             marking: false,
             marked_at: now,
+            busy_retry: None,
+            busy_since: None,
             builder: RootBuilder::new(),
             early: BTreeMap::new(),
             end: None,
@@ -421,6 +432,7 @@ impl Receiver {
     // ---- doing what can be done -----------------------------------------------------------------
 
     pub(crate) fn pump(&mut self, now: Instant, out: &mut Outbox) {
+        self.ask_again_for_busy(now, out);
         if !self.making && !self.directories.is_empty() {
             self.making = true;
             let count = self.directories.len().min(MAKE_MAX);
@@ -455,6 +467,30 @@ impl Receiver {
             );
         }
         self.close_batch(now, out);
+    }
+
+    fn ask_again_for_busy(&mut self, now: Instant, out: &mut Outbox) {
+        if self.stopping {
+            return;
+        }
+        for (&index, file) in &mut self.files {
+            if file.state == State::Opening && file.busy_retry.is_some_and(|retry| retry <= now) {
+                file.busy_retry = None;
+                file.busy += 1;
+                out.ask(Purpose::OpenFile { index }, LocalWork::OpenFile(file.file.clone()));
+            }
+        }
+    }
+
+    /// Whether a file that is held by another connection is to be asked for again.
+    fn waits_for_busy(&mut self, now: Instant, index: u32) -> bool {
+        let Some(file) = self.files.get_mut(&index) else { return false };
+        let since = *file.busy_since.get_or_insert(now);
+        if file.state != State::Opening || self.stopping || now.since(since) >= BUSY_MAX {
+            return false;
+        }
+        file.busy_retry = Some(now + BUSY_PAUSE);
+        true
     }
 
     fn close_batch(&mut self, now: Instant, out: &mut Outbox) {

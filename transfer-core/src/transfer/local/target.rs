@@ -19,7 +19,7 @@ use super::super::root::Root;
 use super::super::store::{
     Attributes, Destined, FileAnswer, KnownAnswer, LocalDone, OpenFile, PackFile, TransferId,
 };
-use super::{Place, identity, lock};
+use super::{Claimant, Place, identity, lock};
 use crate::journal::{Entry, Journal};
 use folder::PartialFolder;
 use rustix::fd::{AsFd, OwnedFd};
@@ -31,6 +31,7 @@ use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 /// Directories whose attributes one job may set at its end.
@@ -66,6 +67,7 @@ struct MadeDirectory {
 #[derive(Debug)]
 pub(crate) struct Receiving {
     place: Arc<Place>,
+    claimant: Arc<Claimant>,
     folder: PartialFolder,
     base: RelativePath,
     naming: Naming,
@@ -87,6 +89,7 @@ impl Receiving {
         path: &RelativePath,
         destined: Destined,
         time_s: u64,
+        claimant: Arc<Claimant>,
     ) -> Result<Self, LocalError> {
         let (base, naming) = resolve(&place, path, &destined)?;
         let base_device = fstat(place.export.open_directory(&base)?)?.st_dev;
@@ -114,6 +117,7 @@ impl Receiving {
         };
         Ok(Self {
             place,
+            claimant,
             folder,
             base,
             naming,
@@ -199,9 +203,13 @@ impl Receiving {
             Err(errno) => return Err(errno.into()),
         };
         if let Err(errno) = flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            let busy = LocalError::new(ErrorCode::Busy);
-            return Err(if errno == Errno::WOULDBLOCK { busy } else { errno.into() });
+            if errno != Errno::WOULDBLOCK {
+                return Err(errno.into());
+            }
+            self.ask_holder(&file.id);
+            return Err(LocalError::new(ErrorCode::Busy));
         }
+        lock(&self.place.shared).holders.insert(file.id, Arc::clone(&self.claimant));
         let size = file.size.unwrap_or(0);
         let stat = fstat(&fd)?;
         let mut resume = 0;
@@ -225,6 +233,17 @@ impl Receiving {
         let partial = Partial { file: opened, id: file.id, size, marks: 0 };
         lock(&self.open).insert(file.index, partial);
         Ok((stat.st_ino, resume))
+    }
+
+    /// Another connection holds a partial file: if it is one of the same host, it is to give way.
+    fn ask_holder(&self, id: &TransferId) {
+        let shared = lock(&self.place.shared);
+        if let Some(holder) = shared.holders.get(id)
+            && holder.peer == self.claimant.peer
+            && !Arc::ptr_eq(holder, &self.claimant)
+        {
+            holder.wanted.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The open partial file of a large file.

@@ -31,6 +31,10 @@ impl Receiver {
                     Ok(_) => FileAnswer::Refused(LocalError::new(ErrorCode::Io)),
                     Err(error) => FileAnswer::Refused(error),
                 };
+                let busy = matches!(&answer, FileAnswer::Refused(error) if error.code == ErrorCode::Busy);
+                if busy && self.waits_for_busy(now, index) {
+                    return Ok(());
+                }
                 if let Some((inode, resume)) = self.handle_answer(index, answer, out)
                     && let Some(file) = self.files.get_mut(&index)
                 {

@@ -24,6 +24,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Up to so many files or directories are synced one by one; more by one syncfs.
@@ -146,7 +147,7 @@ impl Receiving {
     /// what it says.
     pub(crate) fn distrust_journal(&self) {
         let mut shared = lock(&self.place.shared);
-        if shared.journal.as_ref().is_some_and(|journal| std::sync::Arc::ptr_eq(journal, &self.journal)) {
+        if shared.journal.as_ref().is_some_and(|journal| Arc::ptr_eq(journal, &self.journal)) {
             shared.journal = None;
         }
     }
@@ -252,6 +253,7 @@ impl Receiving {
         let synced = self.sync_directories(&touched);
         let mut shared = lock(&self.place.shared);
         shared.users -= 1;
+        shared.holders.retain(|_, holder| !Arc::ptr_eq(holder, &self.claimant));
         if shared.users == 0 {
             PartialFolder::remove(&self.place.export);
         }
