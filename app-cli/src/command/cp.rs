@@ -73,8 +73,8 @@ pub(super) fn check_peer(config: &HostConfig, peer: &Name) -> Result<(), Command
 
 /// How a job of this process came to its end.
 pub(super) enum Ended {
-    /// With the receiver's word, or without it.
-    Finished(Outcome),
+    /// With the receiver's word, or without it; the reason where the connection was lost before.
+    Finished(Outcome, Option<CloseReason>),
     /// No connection came to be.
     NeverConnected(CloseReason),
 }
@@ -115,7 +115,7 @@ impl Run<'_> {
         connection: ConnectionId,
         mut show: impl FnMut(SessionEvent),
     ) -> Result<Ended, CommandError> {
-        let (mut connected, mut interrupted) = (false, 0);
+        let (mut connected, mut interrupted, mut lost) = (false, 0, None);
         loop {
             let event = self.host.driver.next_event(None, &[self.signals.descriptor()]);
             let signals = self.signals.count();
@@ -131,14 +131,16 @@ impl Run<'_> {
             match self.host.handle(event)? {
                 Some(NodeEvent::Connected { .. }) => connected = true,
                 Some(NodeEvent::Session { event: SessionEvent::Finished(outcome), .. }) => {
-                    self.close(connection)?;
-                    return Ok(Ended::Finished(outcome));
+                    if lost.is_none() {
+                        self.close(connection)?;
+                    }
+                    return Ok(Ended::Finished(outcome, lost));
                 }
                 Some(NodeEvent::Session { event, .. }) => show(event),
                 Some(NodeEvent::Closed { reason, .. }) if !connected => {
                     return Ok(Ended::NeverConnected(reason));
                 }
-                Some(NodeEvent::Closed { reason, .. }) => tracing::info!("connection closed: {reason:?}"),
+                Some(NodeEvent::Closed { reason, .. }) => lost = Some(reason),
                 _ => {}
             }
         }
@@ -160,12 +162,12 @@ impl Run<'_> {
 
 /// Shows the result and makes it an exit code.
 fn finish(ended: Ended, peer: &Name, reporter: &mut Reporter) -> Result<Exit, CommandError> {
-    let outcome = match ended {
+    let (outcome, lost) = match ended {
         Ended::NeverConnected(reason) => {
             reporter.ended();
             return Err(CommandError::NoConnection { peer: peer.to_string(), reason });
         }
-        Ended::Finished(outcome) => outcome,
+        Ended::Finished(outcome, lost) => (outcome, lost),
     };
     let word = match outcome.verdict {
         Verdict::Done => progress::Outcome::Done,
@@ -174,8 +176,15 @@ fn finish(ended: Ended, peer: &Name, reporter: &mut Reporter) -> Result<Exit, Co
         Verdict::InDoubt => progress::Outcome::InDoubt,
         Verdict::Retry => progress::Outcome::TryAgain,
     };
-    if let Some((_, why)) = &outcome.reason {
-        reporter.failed(why);
+    match (&outcome.reason, lost, outcome.verdict) {
+        (Some((_, why)), ..) => reporter.failed(why),
+        (None, Some(reason), Verdict::InDoubt | Verdict::Retry) => {
+            reporter.failed(&format!("host {peer}: {}", reason_text(reason)));
+        }
+        (None, None, Verdict::Retry) if outcome.failed == 0 => {
+            reporter.failed("interrupted; nothing that is incomplete was published");
+        }
+        _ => {}
     }
     let summary = Summary {
         outcome: word,

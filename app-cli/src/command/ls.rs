@@ -32,17 +32,16 @@ pub(super) fn run(cli: &Cli, args: &LsArgs) -> Result<Exit, CommandError> {
     host.shut_down();
     match ended? {
         Ended::NeverConnected(reason) => Err(CommandError::NoConnection { peer: peer.to_string(), reason }),
-        Ended::Finished(outcome) if outcome.verdict == Verdict::Done => {
+        Ended::Finished(outcome, _) if outcome.verdict == Verdict::Done => {
             entries.sort_by(|a, b| a.name.cmp(&b.name));
             print(&if args.json { json(&entries) } else { text(&entries, args.long) })?;
             Ok(Exit::Done)
         }
-        Ended::Finished(outcome) => {
-            let why = outcome
-                .reason
-                .map_or_else(|| "the connection was lost; try again".to_owned(), |(_, why)| why);
-            Err(CommandError::List { path: args.path.to_string(), why })
-        }
+        Ended::Finished(outcome, lost) => Err(match (outcome.reason, lost) {
+            (Some((_, why)), _) => CommandError::List { path: args.path.to_string(), why },
+            (None, Some(reason)) => CommandError::NoConnection { peer: peer.to_string(), reason },
+            (None, None) => CommandError::Interrupted,
+        }),
     }
 }
 

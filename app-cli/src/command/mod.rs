@@ -178,7 +178,11 @@ impl CommandError {
             | Self::Host(HostError::StateDir(StateDirError::Busy { .. }))
             | Self::Interrupted
             | Self::NoConnection {
-                reason: CloseReason::PeerLost | CloseReason::LimitReached | CloseReason::ShuttingDown,
+                reason:
+                    CloseReason::ClosedByPeer
+                    | CloseReason::LimitReached
+                    | CloseReason::PeerLost
+                    | CloseReason::ShuttingDown,
                 ..
             } => Exit::TryAgain,
             Self::Connect(_)
