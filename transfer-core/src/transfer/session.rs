@@ -420,9 +420,14 @@ impl Session {
     // ---- from state to state --------------------------------------------------------------------
 
     fn pump(&mut self, now: Instant) {
+        // A stream may give its next byte tomorrow, or never: nobody waits for that read.
+        let reads_stream = self
+            .current
+            .as_ref()
+            .is_some_and(|current| matches!(current.here, Here::Sources(SourceOrigin::Stream)));
         let idle = self.out.local_out() == 0;
         match &mut self.state {
-            State::Sending(_) if self.lost && idle => self.close(false),
+            State::Sending(_) if self.lost && (idle || reads_stream) => self.close(false),
             State::Sending(_) if self.lost => {}
             State::Sending(sender) => {
                 sender.pump(&mut self.out);
