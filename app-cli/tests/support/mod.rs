@@ -268,6 +268,39 @@ impl Lab {
         fs::write(&file, text.replace(from, to)).expect("a configuration");
     }
 
+    /// Makes transfers of `host` slow enough to act in the middle of one.
+    #[track_caller]
+    pub fn slow(&self, host: &str) {
+        for device in ["secondary1.img", "secondary2.img"] {
+            self.reconfigure(host, device, &format!("{device}?rate=8MiB"));
+        }
+    }
+
+    /// A slow push of alpha's `f` to beta's inbox that has begun to arrive, and the `serve` there.
+    #[track_caller]
+    pub fn slow_push(&self, bytes: u64) -> (Running, Running) {
+        self.slow("alpha");
+        let serve = self.serve("beta");
+        (self.slow_push_to(5, bytes), serve)
+    }
+
+    /// The same with a `serve` that runs; `seed` gives the content.
+    #[track_caller]
+    pub fn slow_push_to(&self, seed: u64, bytes: u64) -> Running {
+        write_random(&self.scratch("f"), seed, bytes);
+        let mut cp = self.start("alpha", "cp -q f beta:inbox/f");
+        let partial = self.inbox("beta", ".diskwire-partial");
+        let begun = || {
+            let entries = fs::read_dir(&partial).into_iter().flatten().flatten();
+            entries.filter_map(|entry| entry.metadata().ok()).any(|entry| entry.len() > 1 << 20)
+        };
+        while !begun() {
+            assert!(!cp.has_ended(), "the copy ended before it began: {}", cp.said());
+            std::thread::sleep(STEP);
+        }
+        cp
+    }
+
     /// Asserts that a folder holds no partial files, soon.
     #[track_caller]
     pub fn assert_no_partial(&self, folder: &Path) {
@@ -300,6 +333,11 @@ impl Numbers {
     /// The numbers of `seed`.
     pub fn new(seed: u64) -> Self {
         Self(blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof())
+    }
+
+    /// Its bytes without end.
+    pub fn into_reader(self) -> impl Read {
+        self.0
     }
 
     /// A number below `end`.
