@@ -3,19 +3,48 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use volume::BLOCK_BYTES;
 use volume::master_control_block::MasterControlBlock;
 use volume::record::Record;
 
-fn run(dir: &Path, line: &str) -> Output {
+fn command(dir: &Path, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_diskwire"));
     command.current_dir(dir).env_remove("DISKWIRE_CONFIG").env_remove("RUST_LOG").stdin(Stdio::null());
-    command.args(line.split_whitespace()).output().unwrap()
+    command.args(line.split_whitespace());
+    command
+}
+
+fn run(dir: &Path, line: &str) -> Output {
+    command(dir, line).output().unwrap()
+}
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks until there is an answer.
+fn until<R>(mut ask: impl FnMut() -> Option<R>) -> R {
+    let limit = Instant::now() + Duration::from_secs(30);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < limit, "nothing comes");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn out(output: &Output) -> &str {
@@ -177,4 +206,75 @@ fn a_device_that_is_too_small_says_what_it_needs() {
     let output = run(dir.path(), &format!("volume create w/VOLUME.toml {forced}"));
     assert_eq!(output.status.code(), Some(1));
     assert!(err(&output).contains("device 1 (disk1) has 2097152 bytes and needs"), "{}", err(&output));
+}
+
+/// In the middle of a transfer, then with one side killed, then with both.
+#[test]
+fn a_transfer_can_be_watched() {
+    let dir = lab();
+    let mut serve =
+        Running(command(dir.path(), "-c w/beta.toml serve").stderr(Stdio::piped()).spawn().unwrap());
+    let mut said = String::new();
+    BufReader::new(serve.0.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.contains("serves"), "{said}");
+    let mut cp = command(dir.path(), "-c w/alpha.toml cp - beta:inbox/x");
+    let mut cp = Running(cp.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut input = cp.0.stdin.take().unwrap();
+    input.write_all(&[1; 100_000]).unwrap();
+
+    let connection = until(|| {
+        let connection =
+            json(dir.path(), "volume inspect --json w/VOLUME.toml")["sections"][4]["parts"][0].clone();
+        (connection["fields"]["state"] == "Established (3)").then_some(connection)
+    });
+    assert_eq!(connection["title"], "alpha/1 calls beta");
+    for name in [
+        "pro_process_id",
+        "pro_flag_process",
+        "pro_con_rc",
+        "pro_requestor",
+        "pro_requestor_password",
+        "pro_requestor_type",
+        "pro_requestee",
+        "pro_requestee_type",
+        "pro_dtd",
+        "InitM",
+    ] {
+        assert!(connection["fields"][name].is_string(), "{name}");
+    }
+    assert_eq!(connection["fields"]["pro_requestor"], "alpha");
+    assert_eq!(connection["fields"]["seal"], "sealed with the connection's keys");
+    let check = json(dir.path(), "volume check --json w/alpha.toml");
+    assert_eq!((&check["sound"], &check["slots_established"]), (&true.into(), &2.into()), "{check}");
+    assert_eq!(check["slots_reclaimable"], 0);
+
+    // Nobody reads any more: what is written now stays in the writer's table.
+    drop(serve);
+    // The command takes no more than it may have under way: the rest waits in the pipe.
+    let writer = std::thread::spawn(move || input.write_all(&[2; 3_000_000]));
+    let entry = until(|| {
+        let sections = json(dir.path(), "volume inspect --json w/VOLUME.toml")["sections"].clone();
+        let tables = sections[5]["parts"].as_array().unwrap().clone();
+        tables.iter().find_map(|table| Some(table["parts"].as_array()?.first()?.clone()))
+    });
+    for name in [
+        "ptr_process_segment_ptr",
+        "ptr_process_segment_flg",
+        "ptr_process_block_seq",
+        "ptr_process_req_id",
+        "ptr_process_blk_read",
+    ] {
+        assert!(entry["fields"][name].is_string(), "{name}");
+    }
+    let shown = run(dir.path(), "volume inspect w/VOLUME.toml");
+    let head = ["ptr_process_", "segment_ptr", "segment_flg", "block_seq", "req_id", "blk_read"];
+    assert!(out(&shown).lines().any(|line| line.split_whitespace().eq(head)), "{}", out(&shown));
+    assert!(out(&shown).lines().all(|line| line.chars().count() <= 80));
+
+    drop(cp);
+    let _ = writer.join().unwrap();
+    for host in ["alpha", "beta"] {
+        let check = json(dir.path(), &format!("volume check --json w/{host}.toml"));
+        assert_eq!((&check["sound"], &check["slots_reclaimable"]), (&true.into(), &1.into()), "{check}");
+    }
 }

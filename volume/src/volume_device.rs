@@ -96,6 +96,8 @@ impl Volume {
             let index = (self.next_polled + step) % self.members.len();
             let member = &mut self.members[index];
             member.push(now);
+            // Nobody above uses events yet, but a device with an untaken one asks to be polled at once.
+            while member.device.poll_event(now).is_some() {}
             if let Some(done) = member.refused.pop_front().or_else(|| member.device.poll(now)) {
                 self.next_polled = index;
                 let device = u16::try_from(index).expect("at most 62 devices");

@@ -42,7 +42,9 @@ pub enum LabCommand {
     Create(LabCreateArgs),
 }
 
-/// Makes a complete small world in one folder: devices, volume, keys, a configuration for each host.
+/// Makes a complete small world in one folder.
+///
+/// Devices, a volume on them, keys, and a configuration for each host.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = CREATE_EXAMPLES)]
 pub struct LabCreateArgs {

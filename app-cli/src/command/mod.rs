@@ -244,10 +244,7 @@ fn print(text: &str) -> Result<(), CommandError> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::Output)
 }
 
-/// Says what was noticed, a line each, on standard error.
-fn notices(notices: &[String]) {
-    for notice in notices {
-        // A closed standard error is no reason to stop.
-        let _ = writeln!(io::stderr(), "diskwire: {}", crate::escape::one_line(notice));
-    }
+/// Says something on standard error. That nobody reads it any more is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "diskwire: {}", crate::escape::one_line(line));
 }

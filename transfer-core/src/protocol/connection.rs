@@ -603,17 +603,24 @@ impl Connection {
             let streams = self.streams.as_ref();
             wakeup = earliest(wakeup, streams.and_then(|streams| streams.reader.next_wakeup()));
             wakeup = earliest(wakeup, streams.and_then(|streams| streams.writer.next_wakeup()));
-            wakeup = earliest(wakeup, Some(self.last_published + self.keep_alive_pause(self.last_published)));
+            // With a table in flight nothing can be published before it is back, or in doubt.
             if self.slot.table.is_idle() {
+                wakeup = earliest(wakeup, Some(self.keep_alive_due()));
                 wakeup = earliest(wakeup, self.dirty_since.map(|since| since + PUBLISH_GATHER));
+            } else {
+                wakeup = earliest(wakeup, self.slot.table.doubt_at());
             }
             wakeup = earliest(wakeup, self.draining_since.map(|since| since + DRAIN_TIMEOUT));
         }
         wakeup
     }
 
-    fn keep_alive_pause(&self, now: Instant) -> Duration {
-        if self.backoff.quiet(now) < POLL_IDLE_AFTER { KEEP_ALIVE_ACTIVE } else { KEEP_ALIVE_IDLE }
+    /// One answer for the wake-up and for the publication itself: were they to differ, the loop would
+    /// turn without end between the two times.
+    fn keep_alive_due(&self) -> Instant {
+        let active = self.last_published + KEEP_ALIVE_ACTIVE;
+        let is_active = self.backoff.quiet(active) < POLL_IDLE_AFTER;
+        if is_active { active } else { self.last_published + KEEP_ALIVE_IDLE }
     }
 
     // ---- what the peer shows -------------------------------------------------------------------
@@ -910,7 +917,7 @@ impl Connection {
                 }
             }
         }
-        if shared.now.since(self.last_published) >= self.keep_alive_pause(shared.now) {
+        if shared.now >= self.keep_alive_due() {
             self.mark_dirty(shared.now, true);
         }
         if self.entry_dirty && self.slot.entry.is_ready(shared.now) {

@@ -30,6 +30,8 @@ pub struct PairWriter {
 struct InFlight {
     version: u64,
     since: Instant,
+    /// Of the first of the versions of which none has been written yet.
+    waiting_since: Instant,
     bytes: SharedBuffer,
     retry_at: Option<Instant>,
 }
@@ -75,10 +77,16 @@ impl PairWriter {
         self.in_flight.is_none()
     }
 
-    /// How long the write in flight has been waiting.
+    /// How long no write has been done although one was asked for.
     #[must_use]
     pub fn waiting(&self, now: Instant) -> Duration {
-        self.in_flight.as_ref().map_or(Duration::ZERO, |write| now.since(write.since))
+        self.in_flight.as_ref().map_or(Duration::ZERO, |write| now.since(write.waiting_since))
+    }
+
+    /// When the write in flight will be in doubt, so that the next version may be written.
+    #[must_use]
+    pub fn doubt_at(&self) -> Option<Instant> {
+        self.in_flight.as_ref().map(|write| write.since + DOUBT)
     }
 
     /// Makes the next version with `build`, which gets its version and its place.
@@ -91,15 +99,21 @@ impl PairWriter {
         let place = Place { block: self.place.block + self.version % 2, ..self.place };
         let bytes = build(self.version, place).freeze();
         let version = self.version;
-        self.in_flight = Some(InFlight { version, since: now, bytes: bytes.clone(), retry_at: None });
+        let waiting_since = self.in_flight.as_ref().map_or(now, |write| write.waiting_since);
+        let in_flight = InFlight { version, since: now, waiting_since, bytes: bytes.clone(), retry_at: None };
+        self.in_flight = Some(in_flight);
         PairWrite { version, place, bytes }
     }
 
     /// Takes the outcome of a write. `true` if it was the latest version and is now on the disk.
     pub fn handle_written(&mut self, now: Instant, version: u64, success: bool) -> bool {
-        let Some(write) = self.in_flight.as_mut().filter(|write| write.version == version) else {
+        let Some(write) = self.in_flight.as_mut() else { return false };
+        if write.version != version {
+            if success {
+                write.waiting_since = write.since;
+            }
             return false;
-        };
+        }
         if success {
             self.in_flight = None;
         } else {

@@ -36,6 +36,8 @@ use crate::random::{Random, random_bytes};
 
 /// Largest in-table message.
 const IN_TABLE_MAX_BYTES: usize = 1024;
+/// When a write in doubt, for which no other segment was free, is looked at again.
+const DOUBT_LASTS: Duration = Duration::from_secs(1);
 /// Segments that wait for a sequence number, at most: the source is asked only when there is room.
 const QUEUED_MAX: usize = 4;
 /// Of the entry area, what in-table messages may take beside a full window of entries.
@@ -130,7 +132,11 @@ pub fn form_of(flags: SegmentFlags) -> Form {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Sealing,
-    Writing { since: Instant },
+    /// `look_at`: when it is, or was last found to be, in doubt.
+    Writing {
+        since: Instant,
+        look_at: Instant,
+    },
     Written,
 }
 
@@ -375,7 +381,7 @@ impl Writer {
                 self.urgent = true;
             }
             Some((_, address)) => {
-                segment.state = State::Writing { since: now };
+                segment.state = State::Writing { since: now, look_at: now + DOUBT };
                 self.actions.push_back(WriterAction::Write { seq, attempt, address, bytes: sealed });
             }
         }
@@ -456,7 +462,7 @@ impl Writer {
             self.in_table_bytes -= NONCE_BYTES + TAG_BYTES + length;
         }
         let Some(place) = segment.place else { return };
-        if let State::Writing { since } = segment.state {
+        if let State::Writing { since, .. } = segment.state {
             let doubtful = now.since(since) >= DOUBT;
             let entry = segment.entry;
             self.abandoned.push((entry.ptr_process_block_seq, entry.attempt, place, doubtful));
@@ -486,16 +492,25 @@ impl Writer {
             self.dirty = true;
             return Ok(());
         };
-        let Some(place) = pool.take(self.connection, Some(old_place.1.device)) else {
-            // No other segment is free: the nack will be repeated, or the doubt will last.
-            return Ok(());
+        let place = match pool.take(self.connection, Some(old_place.1.device)) {
+            Some(place) => place,
+            // Every segment may wait behind this very one, so none would ever become free. Its write has
+            // ended: it can go where it was. A late copy of the old write would be one more bad read.
+            None if !doubtful => old_place,
+            None => {
+                let segment = &mut self.outgoing[index];
+                if let State::Writing { look_at, .. } = &mut segment.state {
+                    *look_at = now + DOUBT_LASTS;
+                }
+                return Ok(());
+            }
         };
         let sealed = segment.sealed.clone().expect("a written segment was sealed");
         let (old, form) = (segment.header.clone(), segment.form);
         let mut entry = segment.entry.clone();
         if doubtful {
             self.abandoned.push((seq, entry.attempt, old_place, true));
-        } else {
+        } else if place != old_place {
             pool.give(now, self.connection, old_place, false);
         }
         entry.attempt += 1;
@@ -538,7 +553,7 @@ impl Writer {
         let doubtful: Vec<u64> = self
             .outgoing
             .iter()
-            .filter(|segment| matches!(segment.state, State::Writing { since } if now.since(since) >= DOUBT))
+            .filter(|segment| matches!(segment.state, State::Writing { look_at, .. } if now >= look_at))
             .map(|segment| segment.entry.ptr_process_block_seq)
             .collect();
         for seq in doubtful {
@@ -548,14 +563,14 @@ impl Writer {
         Ok(())
     }
 
-    /// When the oldest write in flight will be in doubt.
+    /// When a write in flight will be in doubt, or is to be looked at again.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
-        let since = self.outgoing.iter().filter_map(|segment| match segment.state {
-            State::Writing { since } => Some(since),
+        let look_at = self.outgoing.iter().filter_map(|segment| match segment.state {
+            State::Writing { look_at, .. } => Some(look_at),
             State::Sealing | State::Written => None,
         });
-        since.min().map(|since| since + DOUBT + Duration::from_millis(1))
+        look_at.min()
     }
 
     /// W5: fills the entry area of a table. Gives the number of entries.

@@ -53,6 +53,8 @@ pub(crate) struct Tally {
     pub(crate) files: u64,
     pub(crate) bytes: u64,
     pub(crate) failed: u64,
+    /// Of the failed ones, those that somebody else is at: a re-run may do them.
+    pub(crate) busy: u64,
     pub(crate) skipped: u64,
     pub(crate) in_doubt: u64,
     pub(crate) bytes_moved: u64,
@@ -194,6 +196,7 @@ impl Outbox {
             self.tally.skipped += 1;
         } else {
             self.tally.failed += 1;
+            self.tally.busy += u64::from(reason.code == ErrorCode::Busy);
         }
         let why = printable(&reason.text);
         if by_rule {

@@ -567,7 +567,7 @@ impl Session {
     /// Ends the job's local side: `finished` where every file's last word is known.
     fn close(&mut self, finished: bool) {
         let mut settled = Vec::new();
-        let mut known = finished;
+        let mut known = finished && self.out.tally.busy == 0;
         if let State::Sending(sender) = &mut self.state {
             settled = sender.take_settled();
             let in_doubt = sender.in_doubt();
@@ -626,7 +626,8 @@ impl Session {
     fn finish(&mut self) {
         self.state = State::Finished;
         let tally = self.out.tally;
-        let retry = self.reason.as_ref().is_some_and(|reason| reason.code == ErrorCode::Busy);
+        let busy = self.reason.as_ref().is_some_and(|reason| reason.code == ErrorCode::Busy);
+        let retry = busy || tally.busy > 0 && self.reason.is_none();
         let ended_early = self.lost || self.interrupted;
         let verdict = if tally.in_doubt > 0 {
             Verdict::InDoubt

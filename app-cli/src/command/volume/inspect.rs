@@ -3,7 +3,7 @@
 use serde_json::json;
 use transfer_core::inspect;
 
-use super::super::{CommandError, print};
+use super::super::{CommandError, print, say};
 use super::Surveyed;
 use crate::args::Cli;
 use crate::args::volume::VolumeInspectArgs;
@@ -17,7 +17,7 @@ pub(super) fn run(cli: &Cli, args: &VolumeInspectArgs) -> Result<Exit, CommandEr
         let object = json!({ "notices": surveyed.notices, "sections": section_view::json(&sections) });
         print(&format!("{object}\n"))?;
     } else {
-        super::super::notices(&surveyed.notices);
+        surveyed.notices.iter().for_each(|notice| say(notice));
         print(&section_view::text(&sections))?;
     }
     Ok(Exit::Done)

@@ -1,0 +1,107 @@
+//! Runs many seeds, or one with its trace, and adds up what they were like.
+//!
+//! A panic inside a run is a broken promise like any other: it is caught and told with its seed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::disk::FaultCounters;
+use crate::plan::Plan;
+use crate::trace::Trace;
+use crate::world::{Report, World};
+
+/// What many runs were like.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Runs.
+    pub seeds: u64,
+    /// Virtual time of all.
+    pub simulated: Duration,
+    /// Events of all.
+    pub events: u64,
+    /// Faults by kind.
+    pub faults: FaultCounters,
+    /// Files delivered and compared.
+    pub delivered: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
+    /// Runs of commands.
+    pub attempts: u64,
+    /// The longest from the last fault to rest, and its seed.
+    pub recovery_longest: (Duration, u64),
+    /// Seeds that broke a promise, and which.
+    pub failures: Vec<(u64, String)>,
+}
+
+/// One seed.
+///
+/// # Errors
+/// In words, what promise was broken.
+pub fn run_seed(seed: u64, printed: bool) -> Result<Report, String> {
+    let trace = Trace::new(printed);
+    let run = || World::new(Plan::of_seed(seed), trace).map(World::run);
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(report)) => match &report.violation {
+            Some(violation) => Err(violation.to_string()),
+            None => Ok(report),
+        },
+        Ok(Err(error)) => Err(format!("the run could not begin: {error}")),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(format!("panic: {}", text.unwrap_or("without words")))
+        }
+    }
+}
+
+/// Seeds from `first` on, on as many threads as there are processors; stops handing out seeds after
+/// `limit` of real time.
+#[must_use]
+pub fn run_seeds(first: u64, count: u64, limit: Duration) -> Summary {
+    let next = AtomicU64::new(first);
+    let summary = Mutex::new(Summary::default());
+    let start = std::time::Instant::now();
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count || start.elapsed() >= limit {
+                        return;
+                    }
+                    let outcome = run_seed(seed, false);
+                    summary.lock().expect("no run panics outside its catch").add(seed, outcome);
+                }
+            });
+        }
+    });
+    let mut summary = summary.into_inner().expect("no run panics outside its catch");
+    summary.failures.sort();
+    summary
+}
+
+impl Summary {
+    fn add(&mut self, seed: u64, outcome: Result<Report, String>) {
+        self.seeds += 1;
+        let report = match outcome {
+            Ok(report) => report,
+            Err(violation) => return self.failures.push((seed, violation)),
+        };
+        self.simulated += report.simulated;
+        self.events += report.events;
+        self.faults.add(&report.faults);
+        self.delivered += report.delivered;
+        self.delivered_bytes += report.delivered_bytes;
+        self.attempts += report.attempts;
+        self.recovery_longest = self.recovery_longest.max((report.recovery, seed));
+    }
+}
+
+/// The command that replays a seed with its trace.
+#[must_use]
+pub fn replay_command(seed: u64) -> String {
+    format!("DISKWIRE_SIM_SEED={seed} cargo test -p system-tests --test simulation -- replay --nocapture")
+}

@@ -1,0 +1,478 @@
+//! Hosts and disks on one virtual clock, from one seed.
+//!
+//! The loop takes what is next in time (ties go to the world first, then to the lane with the lowest
+//! number), so a run depends on nothing but its plan. In the first part faults happen; then they stop, and
+//! everything must come to its end. Not here: how a process runs (`host`), what goes wrong with single
+//! requests (`disk`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use storage_mapping::Instant;
+use transfer_core::node::NodeEvent;
+use transfer_core::protocol::startup::LocalState;
+use transfer_core::transfer::{LocalFiles, Outcome, SessionEvent, Verdict};
+
+use crate::chance::Chance;
+use crate::checker::delivery::Delivery;
+use crate::checker::{Violation, liveness};
+use crate::disk::FaultCounters;
+use crate::files::Files;
+use crate::lane::{CLOSE_MAX, FAREWELL_MAX, Lane, Life, START_MAX, Stage};
+use crate::plan::Plan;
+use crate::site::{Site, SiteError};
+use crate::trace::Trace;
+
+/// Time starts a second after zero, so that "a moment ago" can be told from zero.
+const BEGIN: Instant = Instant(1_000_000_000);
+
+/// Something that happens to hosts from outside.
+#[derive(Clone, Debug)]
+enum Happening {
+    CrashHost,
+    CrashProcess,
+    FailPath,
+    HangPath,
+    PauseProcess,
+    Persisted { lane: usize, life: u64, state: LocalState },
+    Start { lane: usize },
+    StopFaults,
+}
+
+/// What a run was like.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// The number that stands for all its events.
+    pub hash: u64,
+    /// Its events.
+    pub events: u64,
+    /// Virtual time that passed.
+    pub simulated: Duration,
+    /// Faults by kind.
+    pub faults: FaultCounters,
+    /// Files delivered and compared.
+    pub delivered: u64,
+    /// Their bytes.
+    pub delivered_bytes: u64,
+    /// Runs of commands; more than there are jobs where some had to be repeated.
+    pub attempts: u64,
+    /// From the last fault (or the last job's start) to the last job's end.
+    pub recovery: Duration,
+    /// The promise that was broken.
+    pub violation: Option<Violation>,
+}
+
+/// Hosts and disks on one clock.
+#[derive(Debug)]
+pub struct World {
+    plan: Plan,
+    now: Instant,
+    chance: Chance,
+    trace: Trace,
+    site: Site,
+    lanes: Vec<Lane>,
+    files: Files,
+    delivery: Delivery,
+    happenings: BTreeMap<(Instant, u64), Happening>,
+    next: u64,
+    jobs_left: usize,
+    attempts: u64,
+    faults: FaultCounters,
+    faults_end: Instant,
+    are_faults_over: bool,
+}
+
+impl World {
+    /// The world of `plan`.
+    ///
+    /// # Errors
+    /// If the scratch folder or the volume cannot be made.
+    pub fn new(plan: Plan, trace: Trace) -> Result<Self, SiteError> {
+        let mut chance = Chance::new(plan.seed).fork();
+        let (files, expected) = Files::new(&plan)?;
+        let (site, mut lanes) = Site::new(&plan, &mut chance, &trace)?;
+        for (number, job) in plan.jobs.iter().enumerate() {
+            let of_job = |lane: &&mut Lane| lane.host == job.requester && lane.record.lane == job.lane;
+            lanes.iter_mut().find(of_job).expect("every job has a lane").jobs.push_back(number);
+        }
+        let mut world = Self {
+            now: BEGIN,
+            chance,
+            trace,
+            site,
+            lanes,
+            files,
+            delivery: Delivery::new(expected),
+            happenings: BTreeMap::new(),
+            next: 0,
+            jobs_left: plan.jobs.len(),
+            attempts: 0,
+            faults: FaultCounters::default(),
+            faults_end: BEGIN + plan.fault_time,
+            are_faults_over: false,
+            plan,
+        };
+        world.schedule_everything();
+        Ok(world)
+    }
+
+    /// Runs to the end.
+    #[must_use]
+    pub fn run(mut self) -> Report {
+        let violation = self.run_to_end().err();
+        if let Some(violation) = &violation {
+            self.trace.line(self.now, "checker", &violation.to_string());
+        }
+        for disk in &self.site.disks {
+            self.faults.add(&disk.counters());
+        }
+        Report {
+            seed: self.plan.seed,
+            hash: self.trace.hash(),
+            events: self.trace.events(),
+            simulated: self.now.since(BEGIN),
+            faults: self.faults,
+            delivered: self.delivery.delivered,
+            delivered_bytes: self.delivery.delivered_bytes,
+            attempts: self.attempts,
+            recovery: self.now.since(self.faults_end),
+            violation,
+        }
+    }
+
+    fn run_to_end(&mut self) -> Result<(), Violation> {
+        let last_start = self.plan.jobs.iter().map(|job| job.start).max().unwrap_or_default();
+        let limit = self.faults_end.max(BEGIN + last_start) + liveness::DONE_WITHIN;
+        while self.jobs_left > 0 {
+            if self.now > limit {
+                return Err(self.unfinished());
+            }
+            self.step()?;
+        }
+        self.trace.line(self.now, "world", "all jobs are done");
+        self.delivery.check(self.now)?;
+        self.stop_faults();
+        let limit = self.now + liveness::RETURNED_WITHIN;
+        while self.now <= limit && !self.is_at_rest() {
+            self.step()?;
+        }
+        for lane in &self.lanes {
+            if let Some(life) = &lane.life {
+                liveness::check_rest(self.now, &lane.name(), &life.process.node)?;
+            }
+        }
+        self.delivery.check(self.now)
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.lanes.iter().all(|lane| match &lane.life {
+            Some(life) => lane.is_serving() && liveness::is_at_rest(&life.process.node),
+            None => !lane.is_serving(),
+        })
+    }
+
+    fn unfinished(&self) -> Violation {
+        let job = self.lanes.iter().find_map(|lane| lane.jobs.front()).copied().unwrap_or(0);
+        Violation::Unfinished { at: self.now, job, bound_s: liveness::DONE_WITHIN.as_secs() }
+    }
+
+    // ---- the loop -------------------------------------------------------------------------------
+
+    fn step(&mut self) -> Result<(), Violation> {
+        let happening = self.happenings.first_key_value().map(|((at, _), _)| *at);
+        let lane =
+            (0..self.lanes.len()).filter_map(|index| self.lanes[index].due().map(|due| (due, index))).min();
+        match (happening, lane) {
+            (Some(at), lane) if lane.is_none_or(|(due, _)| at <= due) => {
+                let ((at, _), happening) = self.happenings.pop_first().expect("looked at above");
+                self.now = self.now.max(at);
+                self.happen(happening)
+            }
+            (_, Some((due, index))) => {
+                self.now = self.now.max(due);
+                self.run_lane(index)
+            }
+            (_, None) => Err(self.unfinished()),
+        }
+    }
+
+    fn later(&mut self, at: Instant, happening: Happening) {
+        self.next += 1;
+        self.happenings.insert((at, self.next), happening);
+    }
+
+    fn schedule_everything(&mut self) {
+        for lane in 0..self.lanes.len() {
+            let first = self.lanes[lane].jobs.front().map(|job| self.plan.jobs[*job].start);
+            let pause = if self.lanes[lane].is_serving() {
+                Some(self.chance.duration(Duration::from_micros(1), Duration::from_secs(1)))
+            } else {
+                first
+            };
+            if let Some(pause) = pause {
+                self.later(BEGIN + pause, Happening::Start { lane });
+            }
+        }
+        let plan = &self.plan;
+        let (crashes, pauses, hangs, failures) = (plan.crashes, plan.pauses, plan.hangs, plan.path_failures);
+        for _ in 0..crashes {
+            let whole = self.chance.below(4) == 0;
+            self.sometime(if whole { Happening::CrashHost } else { Happening::CrashProcess });
+        }
+        (0..pauses).for_each(|_| self.sometime(Happening::PauseProcess));
+        (0..hangs).for_each(|_| self.sometime(Happening::HangPath));
+        (0..failures).for_each(|_| self.sometime(Happening::FailPath));
+        self.later(self.faults_end, Happening::StopFaults);
+    }
+
+    /// Early moments are likelier: that is when most is under way.
+    fn sometime(&mut self, happening: Happening) {
+        let low = Duration::from_millis(20);
+        let after = self.chance.duration(low, self.plan.fault_time.max(low));
+        self.later(BEGIN + after, happening);
+    }
+
+    // ---- what happens to hosts ------------------------------------------------------------------
+
+    fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
+        let now = self.now;
+        match happening {
+            Happening::Start { lane } => self.start(lane),
+            Happening::StopFaults => self.stop_faults(),
+            Happening::Persisted { lane, life, state } => self.persisted(lane, life, state),
+            _ if self.are_faults_over => {}
+            Happening::CrashHost => {
+                let host = self.chance.index(self.plan.hosts);
+                for lane in 0..self.lanes.len() {
+                    if self.lanes[lane].host == host {
+                        self.crash(lane);
+                    }
+                }
+                return self.delivery.check(now);
+            }
+            Happening::CrashProcess => {
+                let lane = self.chance.index(self.lanes.len());
+                self.crash(lane);
+                return self.delivery.check(now);
+            }
+            Happening::PauseProcess => {
+                let lane = self.chance.index(self.lanes.len());
+                let pause = self.chance.duration(Duration::from_millis(1), Duration::from_secs(90));
+                let until = (now + pause).min(self.faults_end);
+                self.lanes[lane].paused_until = until;
+                self.faults.pauses += 1;
+                self.trace.line(now, "world", &format!("{} pauses until {until}", self.lanes[lane].name()));
+            }
+            Happening::HangPath | Happening::FailPath => {
+                let host = self.chance.index(self.plan.hosts);
+                let disk = self.chance.index(self.site.disks.len());
+                let number = self.chance.index(self.plan.paths);
+                let length = self.chance.duration(Duration::from_millis(10), Duration::from_secs(150));
+                let until = (now + length).min(self.faults_end);
+                let path = &self.site.paths[host][disk][number];
+                let hangs = matches!(happening, Happening::HangPath);
+                if hangs {
+                    path.hang_until(until);
+                    self.faults.hangs += 1;
+                } else {
+                    path.fail_until(until);
+                }
+                let what = if hangs { "hangs" } else { "fails" };
+                let line = format!("path {number} of host{host} to disk {disk} {what} until {until}");
+                self.trace.line(now, "world", &line);
+            }
+        }
+        Ok(())
+    }
+
+    fn stop_faults(&mut self) {
+        if self.are_faults_over {
+            return;
+        }
+        self.are_faults_over = true;
+        self.trace.line(self.now, "world", "faults stop");
+        self.faults_end = self.now;
+        self.site.disks.iter().for_each(crate::disk::SharedDisk::stop_faults);
+        self.site.paths.iter().flatten().flatten().for_each(crate::disk::PathControl::heal);
+        for lane in &mut self.lanes {
+            lane.paused_until = lane.paused_until.min(self.now);
+        }
+    }
+
+    fn crash(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        if lane.life.take().is_none() {
+            return;
+        }
+        lane.paused_until = Instant::ZERO;
+        self.faults.crashes += 1;
+        let name = self.lanes[index].name();
+        self.trace.line(self.now, "world", &format!("{name} is killed"));
+        self.start_later(index, Duration::from_secs(40));
+    }
+
+    fn start_later(&mut self, lane: usize, most: Duration) {
+        let pause = self.chance.duration(Duration::from_millis(50), most);
+        self.later(self.now + pause, Happening::Start { lane });
+    }
+
+    fn start(&mut self, index: usize) {
+        let now = self.now;
+        let lane = &mut self.lanes[index];
+        let job = lane.jobs.front().copied();
+        if lane.life.is_some() || (!lane.is_serving() && job.is_none()) {
+            return;
+        }
+        lane.lives += 1;
+        let serving = lane.is_serving().then(|| self.files.serving(lane.host).expect("the scratch folder"));
+        let process = self.site.start(&self.plan, lane, &mut self.chance, now);
+        let job = job.filter(|_| serving.is_none());
+        self.trace.line(now, &process.name, &format!("starts, life {}, job {job:?}", lane.lives));
+        self.attempts += u64::from(job.is_some());
+        let stage = Stage::Starting { limit: now + START_MAX };
+        lane.life = Some(Life { process, stage, serving, job });
+    }
+
+    fn persisted(&mut self, index: usize, life: u64, state: LocalState) {
+        let lane = &mut self.lanes[index];
+        if lane.lives != life {
+            return;
+        }
+        // It was written before the process died, or not at all: the order of the two was drawn.
+        lane.local = state;
+        if let Some(life) = &mut lane.life {
+            life.process.node.handle_persisted(self.now);
+            life.process.wake(self.now);
+        }
+    }
+
+    // ---- processes ------------------------------------------------------------------------------
+
+    fn run_lane(&mut self, index: usize) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(mut life) = self.lanes[index].life.take() else { return Ok(()) };
+        let published = life.process.turn(now);
+        while let Some(event) = life.process.poll_event() {
+            self.handle(index, &mut life, event)?;
+        }
+        life.process.finish_turn(now);
+        if published {
+            self.delivery.check(now)?;
+        }
+        liveness::check_turns(now, &life.process.name, life.process.turns_in_second())?;
+        match life.stage {
+            Stage::Starting { limit } if now >= limit => life.stage = Stage::Gone,
+            Stage::Closing { limit, .. } if now >= limit => self.leave(&mut life),
+            Stage::Leaving { limit } if now >= limit || life.process.node.is_idle() => {
+                life.stage = Stage::Gone;
+            }
+            _ => {}
+        }
+        if life.stage == Stage::Gone {
+            self.trace.line(now, &life.process.name, "is gone");
+            let again = self.lanes[index].is_serving() || !self.lanes[index].jobs.is_empty();
+            drop(life);
+            if again {
+                self.start_later(index, Duration::from_secs(5));
+            }
+        } else {
+            self.lanes[index].life = Some(life);
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, index: usize, life: &mut Life, event: NodeEvent) -> Result<(), Violation> {
+        let now = self.now;
+        match event {
+            NodeEvent::Persist(state) => {
+                let pause = self.chance.duration(Duration::from_micros(50), Duration::from_millis(50));
+                let number = self.lanes[index].lives;
+                self.later(now + pause, Happening::Persisted { lane: index, life: number, state });
+            }
+            NodeEvent::Started => self.started(life),
+            NodeEvent::Stopped(failure) => {
+                self.trace.line(now, &life.process.name, &format!("stopped: {failure:?}"));
+                life.stage = Stage::Gone;
+            }
+            NodeEvent::Connected { connection, peer, segment_bytes, .. } => {
+                self.trace.line(now, &life.process.name, &format!("{connection:?} to {peer} stands"));
+                if let Some(serving) = &life.serving {
+                    let pool = life.process.pool.clone();
+                    let store = LocalFiles::serving(pool, segment_bytes, std::sync::Arc::clone(serving));
+                    life.process.attach_store(connection, std::sync::Arc::new(store));
+                } else {
+                    life.stage = Stage::Working(connection);
+                }
+            }
+            NodeEvent::Closed { connection, reason } => {
+                self.trace.line(now, &life.process.name, &format!("{connection:?} closed: {reason:?}"));
+                if matches!(life.stage, Stage::Calling(_) | Stage::Closing { .. }) {
+                    self.leave(life);
+                }
+            }
+            NodeEvent::SessionEnded { connection } => life.process.detach_store(connection),
+            NodeEvent::Session { event: SessionEvent::Finished(outcome), connection } => {
+                if let (Some(job), Stage::Working(_)) = (life.job, life.stage) {
+                    self.judge(index, job, &life.process.name, &outcome)?;
+                    life.process.node.close(now, connection);
+                    life.stage = Stage::Closing { connection, limit: now + CLOSE_MAX };
+                }
+            }
+            NodeEvent::Session { event, connection } => {
+                self.trace.numbers(now, &life.process.name, &[5, connection.0], || {
+                    format!("{connection:?}: {event:?}")
+                });
+            }
+            NodeEvent::Notice(text) => self.trace.line(now, &life.process.name, &text),
+        }
+        Ok(())
+    }
+
+    fn started(&mut self, life: &mut Life) {
+        self.trace.line(self.now, &life.process.name, "has started");
+        let Some(number) = life.job else {
+            life.stage = Stage::Serving;
+            return;
+        };
+        let plan = &self.plan.jobs[number];
+        let peer = crate::files::host_name(plan.responder);
+        let job = self.files.job(number, plan);
+        match life.process.node.request(self.now, &peer, job) {
+            Ok(connection) => {
+                let segment_bytes = usize::try_from(self.plan.segment_bytes).expect("16 KiB");
+                let store = self.files.command(plan.requester, &life.process.pool, segment_bytes);
+                life.process.attach_store(connection, std::sync::Arc::new(store));
+                life.stage = Stage::Calling(connection);
+            }
+            Err(error) => {
+                self.trace.line(self.now, &life.process.name, &format!("cannot call: {error}"));
+                self.leave(life);
+            }
+        }
+    }
+
+    fn leave(&self, life: &mut Life) {
+        life.process.node.shut_down(self.now);
+        life.stage = Stage::Leaving { limit: self.now + FAREWELL_MAX };
+        life.process.wake(self.now);
+    }
+
+    fn judge(&mut self, index: usize, job: usize, name: &str, outcome: &Outcome) -> Result<(), Violation> {
+        let now = self.now;
+        self.trace.line(now, name, &format!("job {job} ended: {outcome:?}"));
+        match outcome.verdict {
+            Verdict::Done => {
+                self.delivery.check_done(now, job)?;
+                self.lanes[index].jobs.pop_front();
+                self.jobs_left -= 1;
+                Ok(())
+            }
+            Verdict::InDoubt | Verdict::Retry => self.delivery.check(now),
+            Verdict::Failed | Verdict::Partly => {
+                Err(Violation::Failed { at: now, job, outcome: format!("{outcome:?}") })
+            }
+        }
+    }
+}
