@@ -22,9 +22,11 @@ pub mod local_state;
 pub mod name;
 pub mod progress;
 pub mod remote_path;
+pub mod section_view;
 pub mod signals;
 pub mod stack;
 pub mod state_dir;
+pub mod survey;
 pub mod volume_setup;
 
 use std::ffi::OsString;

@@ -3,6 +3,7 @@
 //! What holds: a device with anything on it is not touched unless it was named once more; the admin's
 //! key signs, and the hosts' public keys come from VOLUME.toml.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -37,6 +38,14 @@ pub enum SetupError {
     /// I/O.
     #[error(transparent)]
     Create(#[from] CreateError),
+    /// A device to be forced that is none of the volume's.
+    #[error("--force {path} is no device of {file}; name one of its devices")]
+    ForceStranger {
+        /// What was named.
+        path: String,
+        /// The configuration.
+        file: String,
+    },
     /// Something is on a device.
     #[error("{path} is not free: {found}; to destroy what is on it add --force {path}")]
     InUse {
@@ -61,13 +70,13 @@ pub enum SetupError {
 /// See [`SetupError`].
 pub fn create_volume(config: &VolumeConfig, force: &[PathBuf]) -> Result<VolumeId, SetupError> {
     let admin = AdminKey::load(&config.admin_key)?;
-    for device in &config.devices {
-        for path in &device.paths {
-            let address = stack::address(&config.file, &config.base, &path.text, path.line)?;
-            if let Target::File(path) | Target::Block(path) = &address.target {
-                refuse_used(path, force)?;
-            }
-        }
+    let nodes = nodes(config)?;
+    if let Some(stranger) = force.iter().find(|forced| !nodes.iter().any(|node| is_same(forced, node))) {
+        let (path, file) = (escape::name(stranger), escape::name(&config.file));
+        return Err(SetupError::ForceStranger { path, file });
+    }
+    for node in nodes.iter().filter(|node| !force.iter().any(|forced| is_same(forced, node))) {
+        refuse_used(node)?;
     }
     let devices = stack::devices(&config.file, &config.base, &config.devices)?.value;
     let planned = config.devices.iter().zip(&devices).map(|(named, device)| {
@@ -91,13 +100,23 @@ pub fn create_volume(config: &VolumeConfig, force: &[PathBuf]) -> Result<VolumeI
     Ok(Hex(volume_id))
 }
 
-fn refuse_used(path: &Path, force: &[PathBuf]) -> Result<(), SetupError> {
-    let same = |forced: &PathBuf| {
-        forced == path || matches!((forced.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b)
-    };
-    if force.iter().any(same) {
-        return Ok(());
+/// The files and block nodes of all paths, each once.
+fn nodes(config: &VolumeConfig) -> Result<BTreeSet<PathBuf>, StackError> {
+    let mut nodes = BTreeSet::new();
+    for path in config.devices.iter().flat_map(|device| &device.paths) {
+        let address = stack::address(&config.file, &config.base, &path.text, path.line)?;
+        if let Target::File(path) | Target::Block(path) = address.target {
+            nodes.insert(path);
+        }
     }
+    Ok(nodes)
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+fn refuse_used(path: &Path) -> Result<(), SetupError> {
     let shown = escape::name(path);
     let found = findings(path).map_err(|source| SetupError::Look { path: shown.clone(), source })?;
     if found.is_empty() {

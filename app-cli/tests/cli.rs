@@ -75,8 +75,10 @@ fn help_goes_to_standard_output_fits_80_columns_and_names_the_exit_codes() {
         }
         seen += 1;
         let listed = text(&long.stdout).lines().skip_while(|line| *line != "Commands:").skip(1);
-        let names =
-            listed.take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+        // Lines that are further in go on with the description above them.
+        let names = listed.take_while(|line| !line.is_empty()).filter_map(|line| {
+            line.strip_prefix("  ").filter(|line| !line.starts_with(' '))?.split_whitespace().next()
+        });
         left.extend(names.filter(|name| *name != "help").map(|name| format!("{command} {name}")));
     }
     assert!(seen > 1);

@@ -1,5 +1,7 @@
 //! Two endpoints on one memory volume, in virtual time: they connect, carry segments both ways, close.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -7,9 +7,10 @@
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use thiserror::Error;
 
-use crate::header::{Page, parse_page};
+use crate::header::{OWNER_ADMIN, Page, parse_page};
+use crate::record;
 use crate::record::{Record, RecordError, Rows, Text, Wire};
-use crate::{record, secondary_device_table::DEVICES_MAX};
+use crate::secondary_device_table::DEVICES_MAX;
 
 /// `blk5_id` on the master.
 pub const MASTER_ID: [u8; 8] = *b"MAS_EMC\0";
@@ -111,7 +112,7 @@ pub enum MasterControlBlockError {
     #[error("no Diskwire volume is on it (block identifier is neither MAS_EMC nor SEC_EMC)")]
     Foreign,
     /// Damaged.
-    #[error(transparent)]
+    #[error("{}", .0.reason())]
     Record(#[from] RecordError),
     /// Signed by somebody else than the admin whose key is configured.
     #[error("it is not signed with the configured admin key")]
@@ -141,7 +142,9 @@ impl MasterControlBlock {
         [&page[8..24], &page[48..56], &page[SIGNED]].concat()
     }
 
-    /// Opens a block: seal, admin's signature, version, and the checks of its fields.
+    /// Opens a block: seal, admin's signature, version, and the checks of its fields. The signature is
+    /// the same in all copies; what tells them apart (`blk5_id`, device, block) is held against each
+    /// other here, and against the place that was read by the caller.
     ///
     /// # Errors
     /// See [`MasterControlBlockError`].
@@ -156,6 +159,18 @@ impl MasterControlBlock {
             .map_err(|_| MasterControlBlockError::Signature)?;
         block.check()?;
         Ok(block)
+    }
+
+    /// The copy, if it belongs in `block`, where it was read. One that names another *device* passes: that
+    /// devices were given in another order is for `open` to say.
+    ///
+    /// # Errors
+    /// [`MasterControlBlockError::Inconsistent`] for a misdirected read or write.
+    pub fn at(self, device: usize, block: u64) -> Result<Self, MasterControlBlockError> {
+        if usize::from(self.device) == device && self.own_block != block {
+            return Err(MasterControlBlockError::Inconsistent("own_block"));
+        }
+        Ok(self)
     }
 
     /// Whether two copies say the same about the volume.
@@ -193,11 +208,19 @@ impl MasterControlBlock {
                 (1..=DEVICES_MAX as u32).contains(&self.blk5_secondary_device_entrynum),
             ),
             ("blk5_dev_id", self.blk5_dev_id == 0),
+            ("blk5_max_connections", self.blk5_max_connections != 0),
+            ("timers", self.timers.len() == 8 && !self.timers.contains(&0)),
+            ("owner", self.owner == OWNER_ADMIN),
+            ("device", u32::from(self.device) < self.blk5_secondary_device_entrynum),
+            ("blk5_id", (self.blk5_id == MASTER_ID) == (self.device == 0)),
+            ("own_block", self.own_block <= u64::from(self.device == 0)),
+            ("index", u64::from(self.index) == self.own_block),
             ("blk5_process_id_table_ptr", self.blk5_process_id_table_ptr == self.region(5).start),
             ("blk5_start_process_segment_ptr", self.blk5_start_process_segment_ptr == self.region(6).start),
             ("blk5_mast_sec_start_ptr", self.blk5_mast_sec_start_ptr == self.region(0).start),
             ("blk5_mast_sec_start_segment_ptr", self.blk5_mast_sec_start_segment_ptr == self.region(7).start),
             ("regions", self.regions.len() == 8 && self.regions_are_in_order()),
+            ("region 0", self.region(0).blocks == 2),
             ("region 1", self.region(1).blocks == 2 * u64::from(self.lanes)),
             ("region 2", self.region(2).blocks == u64::from(self.lanes)),
             ("region 3", self.region(3).blocks == u64::from(self.lanes)),

@@ -58,6 +58,14 @@ pub enum OpenError {
         /// Devices given.
         configured: usize,
     },
+    /// A device without any trace of the volume: nothing may be written there.
+    #[error(
+        "device {device} carries no Diskwire volume: it is another device, or its first block was overwritten; correct its paths"
+    )]
+    Foreign {
+        /// Place in the configuration.
+        device: usize,
+    },
     /// A device is shorter than it was.
     #[error(
         "device {device} ({id}) is too short: {have_bytes} bytes, the volume needs {need_bytes}; it was truncated, or it is another device"
@@ -118,8 +126,9 @@ pub fn open(
     let mut notices = Vec::new();
     let copies = read_copies(waiter, &mut devices, admin_key, &mut notices)?;
     let master = agree(&copies, volume_id)?;
+    check_order(devices.len(), &master, &copies)?;
     let table = read_table(waiter, devices[0].as_mut(), &master, &mut notices)?;
-    check_devices(&devices, &table, &copies)?;
+    check_sizes(&devices, &table)?;
     let layout = Layout { master, table };
     Ok(Opened { volume: Volume::new(devices, layout), notices })
 }
@@ -134,31 +143,49 @@ fn read_copies(
     notices: &mut Vec<String>,
 ) -> Result<Copies, OpenError> {
     let mut copies = Vec::new();
-    let mut first_failure = None;
+    let (mut first_failure, mut foreign) = (None, None);
     for (device, opened) in devices.iter_mut().enumerate() {
         let bytes = opened.geometry().block_size.bytes();
         if bytes > BLOCK_BYTES {
             return Err(OpenError::BlockSize { device, bytes });
         }
-        let blocks: &[u64] = if device == 0 { &[0, 1] } else { &[0] };
-        for &block in blocks {
-            let page = read_page(waiter, opened.as_mut(), block)
-                .map_err(|source| OpenError::Io { device, source })?;
-            match MasterControlBlock::open(&page, admin_key) {
+        let mut skip = |block: u64, error: &dyn std::fmt::Display| {
+            notices.push(format!("device {device}, block {block}: master control block skipped: {error}"));
+        };
+        let mut unread = None;
+        let blocks = master_copy_blocks(device);
+        for block in blocks.clone() {
+            let page = match read_page(waiter, opened.as_mut(), block) {
+                Ok(page) => page,
+                Err(source) => {
+                    skip(block, &source);
+                    unread = Some(source);
+                    continue;
+                }
+            };
+            match MasterControlBlock::open(&page, admin_key).and_then(|copy| copy.at(device, block)) {
                 Ok(copy) => copies.push((device, copy)),
                 Err(error) => {
-                    notices.push(format!(
-                        "device {device}, block {block}: master control block skipped: {error}"
-                    ));
+                    skip(block, &error);
+                    if device > 0 && error == MasterControlBlockError::Foreign {
+                        foreign.get_or_insert(device);
+                    }
                     first_failure.get_or_insert(error);
                 }
             }
         }
+        // A bad block has its copy beside it; a device that reads nowhere is no device.
+        if let Some(source) = unread
+            && !copies.iter().any(|(from, _)| *from == device)
+        {
+            return Err(OpenError::Io { device, source });
+        }
     }
-    match (copies.is_empty(), first_failure) {
-        (false, _) => Ok(copies),
-        (true, Some(first)) => Err(OpenError::NoMaster { first }),
-        (true, None) => Err(OpenError::NoDevice),
+    match (copies.is_empty(), first_failure, foreign) {
+        (false, _, Some(device)) => Err(OpenError::Foreign { device }),
+        (false, _, None) => Ok(copies),
+        (true, Some(first), _) => Err(OpenError::NoMaster { first }),
+        (true, None, _) => Err(OpenError::NoDevice),
     }
 }
 
@@ -188,7 +215,10 @@ fn read_table(
         match parse_table(&page, master) {
             Ok(table) => return Ok(table),
             Err(error) => {
-                notices.push(format!("device 0, block {block}: secondary device table skipped: {error}"));
+                notices.push(format!(
+                    "device 0, block {block}: secondary device table skipped: {}",
+                    error.reason()
+                ));
                 failure = Some(error);
             }
         }
@@ -208,22 +238,22 @@ pub fn parse_table(page: &Page, master: &MasterControlBlock) -> Result<Secondary
     let table: SecondaryDeviceTable = parse_page(page, None)?;
     let fits = table.header.record_type == RecordType::SecondaryDeviceTable
         && table.is_consistent(master.blk5_seg_size.into())
+        && table.rows[0].sec_str_seg_ptr == master.blk5_mast_sec_start_segment_ptr
         && table.segment_count() == master.blk5_tot_seg_num
         && u32::from(table.row_count) == master.blk5_secondary_device_entrynum;
     if fits { Ok(table) } else { Err(RecordError::Header { record, what: "numbering" }) }
 }
 
-fn check_devices(
-    devices: &[Box<dyn BlockDevice>],
-    table: &SecondaryDeviceTable,
-    copies: &Copies,
-) -> Result<(), OpenError> {
-    if devices.len() != table.rows.len() {
-        return Err(OpenError::DeviceCount { expected: table.rows.len(), configured: devices.len() });
-    }
+/// Before the device table is read: on a wrong first device it would only look damaged.
+fn check_order(configured: usize, master: &MasterControlBlock, copies: &Copies) -> Result<(), OpenError> {
     if let Some((device, copy)) = copies.iter().find(|(device, copy)| usize::from(copy.device) != *device) {
         return Err(OpenError::Order { device: *device, found: copy.device });
     }
+    let expected = master.blk5_secondary_device_entrynum as usize;
+    if configured == expected { Ok(()) } else { Err(OpenError::DeviceCount { expected, configured }) }
+}
+
+fn check_sizes(devices: &[Box<dyn BlockDevice>], table: &SecondaryDeviceTable) -> Result<(), OpenError> {
     for (device, (opened, row)) in devices.iter().zip(table.rows.iter()).enumerate() {
         let have = block_count(opened.as_ref());
         if have < row.device_size {
@@ -236,6 +266,12 @@ fn check_devices(
         }
     }
     Ok(())
+}
+
+/// The blocks of `device` that hold the master control block.
+#[must_use]
+pub fn master_copy_blocks(device: usize) -> std::ops::Range<u64> {
+    if device == 0 { 0..2 } else { 0..1 }
 }
 
 fn read_page(waiter: &Waiter<'_>, device: &mut dyn BlockDevice, block: u64) -> Result<Box<Page>, SyncError> {

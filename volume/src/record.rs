@@ -62,6 +62,15 @@ pub enum RecordError {
     },
 }
 
+impl RecordError {
+    /// What is wrong, for those who have said already which record it is.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let text = self.to_string();
+        text.split_once(": ").map_or_else(|| text.clone(), |(_, reason)| reason.to_owned())
+    }
+}
+
 /// A value that is not one of its type's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadValue;

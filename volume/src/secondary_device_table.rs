@@ -59,19 +59,22 @@ impl SecondaryDeviceTable {
     /// Whether the rows are numbered as the figure asks and every segment lies on its device.
     #[must_use]
     pub fn is_consistent(&self, segment_blocks: u64) -> bool {
-        let mut next_number = 1;
+        let mut next_number = 1u64;
         self.rows.len() == usize::from(self.row_count)
             && !self.rows.is_empty()
             && self.rows.iter().enumerate().all(|(index, row)| {
-                let end = row
-                    .sec_seg_number_for_device
+                let segments = row.sec_seg_number_for_device;
+                let end = segments
                     .checked_mul(segment_blocks)
                     .and_then(|blocks| blocks.checked_add(row.sec_str_seg_ptr));
+                let after = row.sec_start_segment_number.checked_add(segments);
                 let fits = usize::from(row.device_index) == index
                     && (index == 0) == row.flags.contains(DeviceFlags::MASTER)
                     && row.sec_start_segment_number == next_number
+                    && row.sec_str_seg_ptr > 0
+                    && after.is_some()
                     && end.is_some_and(|end| end <= row.device_size);
-                next_number += row.sec_seg_number_for_device;
+                next_number = after.unwrap_or(next_number);
                 fits
             })
     }
@@ -87,7 +90,7 @@ impl SecondaryDeviceTable {
     pub fn locate(&self, number: SegmentNumber, segment_blocks: u64) -> Option<BlockAddress> {
         self.rows.iter().find_map(|row| {
             let offset = number.0.checked_sub(row.sec_start_segment_number)?;
-            (offset < row.sec_seg_number_for_device).then_some(BlockAddress {
+            (offset < row.sec_seg_number_for_device).then(|| BlockAddress {
                 device: row.device_index,
                 block: row.sec_str_seg_ptr + offset * segment_blocks,
             })

@@ -47,6 +47,14 @@ impl<'a> Waiter<'a> {
     pub fn now(&self) -> Instant {
         (self.now)()
     }
+
+    /// Lets `time` pass.
+    pub fn pause(&self, time: Duration) {
+        let until = self.now() + time;
+        while self.now() < until {
+            (self.wait)(&[], Some(until));
+        }
+    }
 }
 
 impl std::fmt::Debug for Waiter<'_> {

@@ -23,7 +23,7 @@ Then, in two shells:
 
 const DEMO_EXAMPLES: &str = "\
 Examples:
-  diskwire demo            a file of random bytes goes from host to host
+  diskwire demo            the program itself goes from host to host
   diskwire demo big.iso    your file instead
   diskwire demo --keep     keep the folder, to look at what is in it";
 
@@ -42,7 +42,9 @@ pub enum LabCommand {
     Create(LabCreateArgs),
 }
 
-/// Makes a complete small world in one folder: devices, volume, keys, a configuration for each host.
+/// Makes a complete small world in one folder.
+///
+/// Devices, a volume on them, keys, and a configuration for each host.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = CREATE_EXAMPLES)]
 pub struct LabCreateArgs {
@@ -83,7 +85,7 @@ pub struct LabCreateArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DEMO_EXAMPLES)]
 pub struct DemoArgs {
-    /// The file to carry [default: 64 MiB of random bytes].
+    /// The file to carry [default: the program itself].
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Keep the folder and say where it is.

@@ -51,7 +51,9 @@ pub enum VolumeCommand {
     Check(VolumeCheckArgs),
 }
 
-/// Lays out a volume on the devices of VOLUME.toml. What was on them is lost.
+/// Lays out a volume on the devices of VOLUME.toml.
+///
+/// What was on them is lost.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = CREATE_EXAMPLES)]
 pub struct VolumeCreateArgs {

@@ -3,11 +3,15 @@
 //! What every command returns is an exit code, or a [`CommandError`] that becomes one line. Not here:
 //! the work itself.
 
+mod bench;
 mod cp;
+mod demo;
 mod keygen;
 mod lab;
 mod ls;
 mod serve;
+mod status;
+mod volume;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -21,7 +25,10 @@ use crate::exit::Exit;
 use crate::host::HostError;
 use crate::keys::KeyError;
 use crate::lab::LabError;
+use crate::stack::StackError;
 use crate::state_dir::StateDirError;
+use crate::survey::SurveyError;
+use crate::volume_setup::SetupError;
 use transfer_core::format::process_id_table::CloseReason;
 use transfer_core::protocol::endpoint::ConnectError;
 use transfer_core::transfer::NameError;
@@ -38,6 +45,35 @@ pub enum CommandError {
     /// A call cannot be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The demo cannot start something.
+    #[error("the demo cannot run")]
+    Demo(#[source] io::Error),
+    /// The demo's second host does not serve.
+    #[error("the second host does not start: {why}")]
+    DemoBeta {
+        /// What it said last.
+        why: String,
+    },
+    /// A copy of the demo did not work.
+    #[error("the copy did not work ({status})")]
+    DemoCopy {
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// What came back is not what was sent.
+    #[error("what came back is not what was sent")]
+    DemoDiffers,
+    /// A file of the demo.
+    #[error("cannot read {file}")]
+    DemoFile {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A connection slot was left open.
+    #[error("a connection slot was left open")]
+    DemoOpen,
     /// An export cannot be opened.
     #[error("{file}:{line}: export {name}: cannot open {path}; make the directory or correct the path")]
     Export {
@@ -95,6 +131,9 @@ pub enum CommandError {
         /// Another.
         second: String,
     },
+    /// The volume's tables cannot be read.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
     /// Signals, threads or the state directory.
     #[error("cannot start")]
     Signals(#[source] io::Error),
@@ -114,6 +153,12 @@ pub enum CommandError {
     /// Standard output.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
+    /// A volume that cannot be laid out.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// Devices that do not become a volume.
+    #[error(transparent)]
+    Stack(#[from] StackError),
     /// The state directory.
     #[error(transparent)]
     StateDir(#[from] StateDirError),
@@ -137,6 +182,12 @@ impl CommandError {
                 ..
             } => Exit::TryAgain,
             Self::Connect(_)
+            | Self::Demo(_)
+            | Self::DemoBeta { .. }
+            | Self::DemoCopy { .. }
+            | Self::DemoDiffers
+            | Self::DemoFile { .. }
+            | Self::DemoOpen
             | Self::Export { .. }
             | Self::Host(_)
             | Self::Key(_)
@@ -144,8 +195,11 @@ impl CommandError {
             | Self::List { .. }
             | Self::NoConnection { .. }
             | Self::Output(_)
+            | Self::Setup(_)
             | Self::Signals(_)
-            | Self::StateDir(_) => Exit::Failed,
+            | Self::Stack(_)
+            | Self::StateDir(_)
+            | Self::Survey(_) => Exit::Failed,
         }
     }
 
@@ -162,11 +216,15 @@ impl CommandError {
 /// See [`CommandError`].
 pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
     match &cli.command {
+        Command::Bench(args) => bench::run(args),
         Command::Cp(args) => cp::run(cli, args),
+        Command::Demo(args) => demo::run(args),
         Command::Keygen(args) => keygen::run(cli, args),
         Command::Lab(args) => lab::run(args),
         Command::Ls(args) => ls::run(cli, args),
         Command::Serve(_) => serve::run(cli),
+        Command::Status(args) => status::run(cli, args),
+        Command::Volume(args) => volume::run(cli, args),
     }
 }
 
@@ -184,4 +242,9 @@ impl Cli {
 fn print(text: &str) -> Result<(), CommandError> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CommandError::Output)
+}
+
+/// Says something on standard error. That nobody reads it any more is no reason to stop.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "diskwire: {}", crate::escape::one_line(line));
 }

@@ -11,7 +11,7 @@ use transfer_core::node::NodeEvent;
 use transfer_core::protocol::connection::ConnectionId;
 use transfer_core::transfer::{LocalFiles, ServingFiles, SessionEvent};
 
-use super::CommandError;
+use super::{CommandError, say};
 use crate::args::Cli;
 use crate::config::{ExportMode, HostConfig};
 use crate::escape;
@@ -116,8 +116,4 @@ fn serving_files(config: &HostConfig) -> Result<ServingFiles, CommandError> {
         exports.push(opened);
     }
     ServingFiles::new(exports, &config.state).map_err(CommandError::Signals)
-}
-
-fn say(line: &str) {
-    eprintln!("diskwire: {}", escape::one_line(line));
 }

@@ -198,6 +198,12 @@ pub fn open_segment(
         seal: [0; 32],
         ..expected.clone()
     };
+    // FIG. 11, step 258: what stands there says itself that it is the expected segment.
+    let is_consistent = stored_header.seal[TAG_BYTES..].iter().all(|byte| *byte == 0)
+        && wanted == SegmentHeader { seal: [0; 32], ..stored_header };
+    if !is_consistent {
+        return None;
+    }
     let mut page = [0; ASSOCIATED_BYTES];
     wanted.emit(&mut page);
     let associated = associated_of(&page);
