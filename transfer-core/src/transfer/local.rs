@@ -314,7 +314,10 @@ impl LocalFiles {
             Target::Local(path) => {
                 let record = self.record(job).ok_or_else(|| LocalError::new(ErrorCode::Io))?;
                 let (root, below) = local_target(path, &destined)?;
-                let export = Export::open(b"destination", &root, true)?;
+                let export = Export::open(b"destination", &root, true).map_err(|errno| {
+                    let error = LocalError::from(errno);
+                    LocalError::with_text(error.code, format!("{}: {error}", root.display()))
+                })?;
                 let place = Arc::new(Place::new(export, record.journal_path()?));
                 Receiving::open(place, &below, destined, time_s())?
             }
