@@ -5,33 +5,18 @@
 //! (`volume check`).
 
 use serde::Serialize;
-use thiserror::Error;
 use transfer_core::driver::clock::Clock;
-use transfer_core::enrolment::read_host_table;
-use transfer_core::format::beacon::{Beacon, BeaconState};
+use transfer_core::format::beacon::BeaconState;
 use transfer_core::format::host_table::HostRecord;
-use transfer_core::format::map::TableMap;
 use transfer_core::format::process_id_table::{EntryState, ProcessIdEntry, Role};
-use volume::header::parse_page;
+use transfer_core::survey::{Contents, LaneContents, newest, read};
 use volume::layout::device_name;
-use volume::record::Record;
-use volume::sync::{self, SyncError, Waiter};
+use volume::sync::Waiter;
 use volume::{BLOCK_BYTES, Layout, Volume};
 
 use crate::config::HostConfig;
 use crate::escape;
 use crate::stack::{self, StackError};
-
-/// Why a volume cannot be surveyed.
-#[derive(Debug, Error)]
-pub enum SurveyError {
-    /// The devices.
-    #[error(transparent)]
-    Stack(#[from] StackError),
-    /// I/O on the master.
-    #[error("cannot read the volume's tables: {0}")]
-    Read(#[from] SyncError),
-}
 
 /// A volume at a moment.
 #[derive(Clone, Debug, Serialize)]
@@ -97,11 +82,11 @@ pub struct Slot {
     pub state: &'static str,
 }
 
-/// An open volume and its host table.
+/// An open volume.
 pub struct Surveyor {
     waiter: Waiter<'static>,
     volume: Volume,
-    rows: Vec<Option<HostRecord>>,
+    admin_key: [u8; 32],
     notices: Vec<String>,
 }
 
@@ -109,69 +94,46 @@ impl Surveyor {
     /// Opens the volume of a host's configuration, for reading.
     ///
     /// # Errors
-    /// See [`SurveyError`].
-    pub fn open(config: &HostConfig) -> Result<Self, SurveyError> {
+    /// See [`StackError`].
+    pub fn open(config: &HostConfig) -> Result<Self, StackError> {
         let waiter = stack::waiter(Clock::new());
         let section = &config.volume;
-        let (id, admin) = (Some(section.id.0), Some(&section.admin_key.0));
+        let admin_key = section.admin_key.0;
+        let (id, admin) = (Some(section.id.0), Some(&admin_key));
         let stacked = stack::volume(&waiter, &config.file, &config.base, &section.devices, id, admin)?;
-        let (mut volume, mut notices) = (stacked.value, stacked.notices);
-        let layout = volume.layout().clone();
-        let master = volume.device_mut(0).expect("a volume has a master");
-        let table = read_host_table(&waiter, master.as_mut(), &layout)?;
-        notices.extend(table.notices);
-        Ok(Self { waiter, volume, rows: table.rows, notices })
+        Ok(Self { waiter, volume: stacked.value, admin_key, notices: stacked.notices })
     }
 
     /// Reads beacons and slots.
-    ///
-    /// # Errors
-    /// See [`SurveyError`].
-    pub fn look(&mut self) -> Result<Survey, SurveyError> {
-        let layout = self.volume.layout().clone();
-        let (connections, slots, slots_used) = self.slots(&layout)?;
-        Ok(Survey {
+    pub fn look(&mut self) -> Survey {
+        let contents = read(&self.waiter, &mut self.volume, Some(&self.admin_key));
+        let (connections, slots, slots_used) = slots_of(&contents);
+        let lanes = contents.lanes.iter();
+        Survey {
             version: 1,
-            volume: volume::open::hex(&layout.master.volume_id),
-            devices: devices(&layout),
-            lanes: self.lanes(&layout)?,
+            volume: volume::open::hex(&contents.layout.master.volume_id),
+            devices: devices(&contents.layout),
+            lanes: lanes.filter_map(|lane| Some(lane_of(contents.row(lane.lane)?, lane))).collect(),
             connections,
             slots,
             slots_used,
             notices: self.notices.clone(),
-        })
-    }
-
-    fn read(&mut self, block: u64, blocks: usize) -> Result<storage_mapping::Buffer, SyncError> {
-        let master = self.volume.device_mut(0).expect("a volume has a master");
-        sync::read(&self.waiter, master.as_mut(), block, blocks * BLOCK_BYTES)
-    }
-
-    fn lanes(&mut self, layout: &Layout) -> Result<Vec<Lane>, SurveyError> {
-        let map = TableMap::new(layout);
-        let beacons = self.read(map.beacon(0).block, map.lanes().into())?;
-        let rows = self.rows.iter().zip(beacons.chunks_exact(BLOCK_BYTES));
-        Ok(rows.filter_map(|(row, page)| Some(lane_of(row.as_ref()?, page))).collect())
-    }
-
-    fn slots(&mut self, layout: &Layout) -> Result<(Vec<Slot>, usize, usize), SurveyError> {
-        let map = TableMap::new(layout);
-        let per_lane = 2 * usize::from(map.connections());
-        let (mut open, mut used) = (Vec::new(), 0);
-        for row in self.rows.clone().iter().flatten() {
-            let start = map.process_id_entry(map.initiator_id(row.host_id, 0)).block;
-            let bytes = self.read(start, 2 * per_lane)?;
-            for pair in bytes.chunks_exact(2 * BLOCK_BYTES) {
-                let halves =
-                    pair.chunks_exact(BLOCK_BYTES).filter_map(|half| ProcessIdEntry::parse(half).ok());
-                let newest = halves.max_by_key(|entry| (entry.header.incarnation, entry.header.version));
-                let Some(entry) = newest else { continue };
-                used += 1;
-                open.extend(slot_of(row, &entry));
-            }
         }
-        Ok((open, per_lane * self.rows.iter().flatten().count(), used))
     }
+}
+
+/// The open slots; how many slots the hosts have, and how many were ever used.
+fn slots_of(contents: &Contents) -> (Vec<Slot>, usize, usize) {
+    let (mut open, mut all, mut used) = (Vec::new(), 0, 0);
+    for lane in &contents.lanes {
+        let Some(row) = contents.row(lane.lane) else { continue };
+        all += lane.slots.len();
+        for entry in lane.slots.iter().filter_map(|slot| newest(&slot.entry)) {
+            used += 1;
+            open.extend(slot_of(row, entry));
+        }
+    }
+    (open, all, used)
 }
 
 fn devices(layout: &Layout) -> Vec<Device> {
@@ -184,9 +146,9 @@ fn devices(layout: &Layout) -> Vec<Device> {
     .collect()
 }
 
-fn lane_of(row: &HostRecord, page: &[u8]) -> Lane {
-    let beacon = parse_page::<Beacon>(page, None).ok();
-    let state = match beacon.as_ref().map(|beacon| beacon.state) {
+fn lane_of(row: &HostRecord, lane: &LaneContents) -> Lane {
+    let beacon = lane.beacon.record();
+    let state = match beacon.map(|beacon| beacon.state) {
         None => "never started",
         Some(BeaconState::Leaving) => "left",
         Some(BeaconState::Starting | BeaconState::Running) => "running",
@@ -195,9 +157,9 @@ fn lane_of(row: &HostRecord, page: &[u8]) -> Lane {
         host: escape::name(row.name.as_str()),
         lane: row.lane,
         state,
-        incarnation: beacon.as_ref().map_or(0, |beacon| beacon.header.incarnation),
-        beacon: beacon.as_ref().map_or(0, |beacon| beacon.counter),
-        period_ms: beacon.as_ref().map_or(0, |beacon| beacon.period_ms),
+        incarnation: beacon.map_or(0, |beacon| beacon.header.incarnation),
+        beacon: beacon.map_or(0, |beacon| beacon.counter),
+        period_ms: beacon.map_or(0, |beacon| beacon.period_ms),
     }
 }
 

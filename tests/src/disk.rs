@@ -63,6 +63,8 @@ pub struct FaultCounters {
     pub slow: u64,
     /// Looks at old content.
     pub stale: u64,
+    /// Processes stopped in order, and jobs interrupted.
+    pub stops: u64,
     /// Writes of which a part landed.
     pub torn: u64,
 }
@@ -77,7 +79,7 @@ impl FaultCounters {
 
     /// By name.
     #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 10] {
+    pub fn fields(&self) -> [(&'static str, u64); 11] {
         [
             ("crashes", self.crashes),
             ("errors", self.errors),
@@ -88,11 +90,12 @@ impl FaultCounters {
             ("pauses", self.pauses),
             ("slow", self.slow),
             ("stale", self.stale),
+            ("stops", self.stops),
             ("torn", self.torn),
         ]
     }
 
-    fn fields_mut(&mut self) -> [&mut u64; 10] {
+    fn fields_mut(&mut self) -> [&mut u64; 11] {
         [
             &mut self.crashes,
             &mut self.errors,
@@ -103,6 +106,7 @@ impl FaultCounters {
             &mut self.pauses,
             &mut self.slow,
             &mut self.stale,
+            &mut self.stops,
             &mut self.torn,
         ]
     }

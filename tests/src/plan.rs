@@ -1,11 +1,26 @@
 //! What one seed does: its hosts, its devices, its faults, its jobs.
 //!
 //! A swarm: every seed leaves most kinds of faults out and has more of the others, so that combinations
-//! come up that no uniform mix would reach. Not here: when exactly a thing happens (`world`, `disk`).
+//! come up that no uniform mix would reach. When the swarm learns something new it gets a new [`Edition`],
+//! so that a seed noted under an older one stays the run that it was. Not here: when exactly a thing happens (`world`, `disk`).
 
 use std::time::Duration;
 
 use crate::chance::Chance;
+
+/// A state of the swarm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Edition {
+    /// Crashes, pauses, paths, faults of requests.
+    First,
+    /// Processes are also stopped in order; faults of requests are more frequent.
+    Second,
+}
+
+impl Edition {
+    /// The one that new seeds run under.
+    pub const LATEST: Self = Self::Second;
+}
 
 /// How disks behave; probabilities in millionths per request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +97,8 @@ pub struct Plan {
     pub fault_time: Duration,
     /// Processes killed.
     pub crashes: u64,
+    /// Users who stop a command, or end a serving process in order.
+    pub stops: u64,
     /// Processes paused.
     pub pauses: u64,
     /// Paths that hang for a while.
@@ -95,7 +112,7 @@ pub struct Plan {
 impl Plan {
     /// The plan of `seed`.
     #[must_use]
-    pub fn of_seed(seed: u64) -> Self {
+    pub fn of_seed(edition: Edition, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let hosts = if chance.below(4) == 0 { 3 } else { 2 };
         let command_lanes = if chance.below(4) == 0 { 2 } else { 1 };
@@ -105,10 +122,11 @@ impl Plan {
             if quiet || chance.below(2) == 0 { 0 } else { chance.range(1, most) }
         };
         let crashes = count(&mut chance, 6);
+        let stops = if edition >= Edition::Second { count(&mut chance, 3) } else { 0 };
         let pauses = count(&mut chance, 4);
         let hangs = count(&mut chance, 3);
         let path_failures = count(&mut chance, 3);
-        let faults = disk_faults(&mut chance, quiet);
+        let faults = disk_faults(edition, &mut chance, quiet);
         let jobs = (0..chance.range(1, 4)).map(|_| job(&mut chance, hosts, command_lanes)).collect();
         Self {
             seed,
@@ -122,6 +140,7 @@ impl Plan {
             faults,
             fault_time,
             crashes,
+            stops,
             pauses,
             hangs,
             path_failures,
@@ -136,24 +155,27 @@ impl Plan {
     }
 }
 
-fn disk_faults(chance: &mut Chance, quiet: bool) -> DiskFaults {
+fn disk_faults(edition: Edition, chance: &mut Chance, quiet: bool) -> DiskFaults {
     let low = *chance.pick(&[50, 100, 1000]);
     let high = low * *chance.pick(&[2, 10, 50]);
-    let mut rate = |most: u64| {
-        let hit = !quiet && chance.below(3) == 0;
-        let rate = chance.duration(Duration::from_nanos(100), Duration::from_nanos(most));
+    let mut rate = |first: u64, second: u64| {
+        let is_first = edition == Edition::First;
+        let hit = !quiet && if is_first { chance.below(3) == 0 } else { chance.below(5) < 2 };
+        let most = if is_first { first } else { second };
+        let least = if is_first { 100 } else { most / 40 };
+        let rate = chance.duration(Duration::from_nanos(least), Duration::from_nanos(most));
         if hit { u32::try_from(rate.as_nanos()).expect("a small rate") } else { 0 }
     };
     DiskFaults {
         latency_low: Duration::from_micros(low),
         latency_high: Duration::from_micros(high),
-        error: rate(20_000),
-        flipped: rate(10_000),
-        late: rate(50_000),
-        lost: rate(20_000),
-        slow: rate(2_000),
-        stale: rate(50_000),
-        torn: rate(20_000),
+        error: rate(20_000, 20_000),
+        flipped: rate(10_000, 20_000),
+        late: rate(50_000, 50_000),
+        lost: rate(20_000, 30_000),
+        slow: rate(2_000, 2_000),
+        stale: rate(50_000, 50_000),
+        torn: rate(20_000, 30_000),
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::disk::FaultCounters;
-use crate::plan::Plan;
+use crate::plan::{Edition, Plan};
 use crate::trace::Trace;
 use crate::world::{Report, World};
 
@@ -35,13 +35,21 @@ pub struct Summary {
     pub failures: Vec<(u64, String)>,
 }
 
-/// One seed.
+/// One seed of the latest edition.
 ///
 /// # Errors
 /// In words, what promise was broken.
 pub fn run_seed(seed: u64, printed: bool) -> Result<Report, String> {
+    run_edition(Edition::LATEST, seed, printed)
+}
+
+/// One seed of an edition.
+///
+/// # Errors
+/// In words, what promise was broken.
+pub fn run_edition(edition: Edition, seed: u64, printed: bool) -> Result<Report, String> {
     let trace = Trace::new(printed);
-    let run = || World::new(Plan::of_seed(seed), trace).map(World::run);
+    let run = || World::new(Plan::of_seed(edition, seed), trace).map(World::run);
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(report)) => match &report.violation {
             Some(violation) => Err(violation.to_string()),

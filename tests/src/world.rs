@@ -37,6 +37,7 @@ enum Happening {
     Persisted { lane: usize, life: u64, state: LocalState },
     Start { lane: usize },
     StopFaults,
+    StopProcess,
 }
 
 /// What a run was like.
@@ -216,11 +217,13 @@ impl World {
             }
         }
         let plan = &self.plan;
-        let (crashes, pauses, hangs, failures) = (plan.crashes, plan.pauses, plan.hangs, plan.path_failures);
+        let (crashes, stops, pauses) = (plan.crashes, plan.stops, plan.pauses);
+        let (hangs, failures) = (plan.hangs, plan.path_failures);
         for _ in 0..crashes {
             let whole = self.chance.below(4) == 0;
             self.sometime(if whole { Happening::CrashHost } else { Happening::CrashProcess });
         }
+        (0..stops).for_each(|_| self.sometime(Happening::StopProcess));
         (0..pauses).for_each(|_| self.sometime(Happening::PauseProcess));
         (0..hangs).for_each(|_| self.sometime(Happening::HangPath));
         (0..failures).for_each(|_| self.sometime(Happening::FailPath));
@@ -256,6 +259,10 @@ impl World {
                 let lane = self.chance.index(self.lanes.len());
                 self.crash(lane);
                 return self.delivery.check(now);
+            }
+            Happening::StopProcess => {
+                let lane = self.chance.index(self.lanes.len());
+                self.stop(lane);
             }
             Happening::PauseProcess => {
                 let lane = self.chance.index(self.lanes.len());
@@ -311,6 +318,23 @@ impl World {
         let name = self.lanes[index].name();
         self.trace.line(self.now, "world", &format!("{name} is killed"));
         self.start_later(index, Duration::from_secs(40));
+    }
+
+    /// As by Ctrl-C: a serving process leaves; a command ends its job first.
+    fn stop(&mut self, index: usize) {
+        let now = self.now;
+        let Some(mut life) = self.lanes[index].life.take() else { return };
+        self.faults.stops += 1;
+        self.trace.line(now, "world", &format!("{} is told to stop", life.process.name));
+        match life.stage {
+            Stage::Working(connection) => {
+                life.process.node.interrupt(now, connection);
+                life.process.wake(now);
+            }
+            Stage::Serving | Stage::Starting { .. } | Stage::Calling(_) => self.leave(&mut life),
+            Stage::Closing { .. } | Stage::Leaving { .. } | Stage::Gone => {}
+        }
+        self.lanes[index].life = Some(life);
     }
 
     fn start_later(&mut self, lane: usize, most: Duration) {
@@ -432,6 +456,9 @@ impl World {
 
     fn started(&mut self, life: &mut Life) {
         self.trace.line(self.now, &life.process.name, "has started");
+        if !matches!(life.stage, Stage::Starting { .. }) {
+            return;
+        }
         let Some(number) = life.job else {
             life.stage = Stage::Serving;
             return;

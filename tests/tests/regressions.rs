@@ -1,11 +1,12 @@
 //! Seeds that broke a promise once, each with what was wrong.
 
-use system_tests::runner::{replay_command, run_seed};
+use system_tests::plan::Edition;
+use system_tests::runner::{replay_command, run_edition};
 
-fn check(seeds: &[u64]) {
+fn check(edition: Edition, seeds: &[u64]) {
     for seed in seeds {
-        if let Err(violation) = run_seed(*seed, false) {
-            panic!("seed {seed}: {violation}\n    {}", replay_command(*seed));
+        if let Err(violation) = run_edition(edition, *seed, false) {
+            panic!("edition {edition:?}, seed {seed}: {violation}\n    {}", replay_command(*seed));
         }
     }
 }
@@ -14,31 +15,38 @@ fn check(seeds: &[u64]) {
 /// publication did not agree on when the keep-alive is due.
 #[test]
 fn an_idle_connection_does_not_spin() {
-    check(&[10, 16, 23, 44]);
+    check(Edition::First, &[10, 16, 23, 44]);
 }
 
 /// With a table write under way for long, the keep-alive that could not be published woke the loop at
 /// once, again and again.
 #[test]
 fn a_table_in_flight_does_not_spin() {
-    check(&[29, 34, 61]);
+    check(Edition::First, &[29, 34, 61]);
 }
 
 /// The segment that did not open had to wait for a free one, and all the others waited behind it.
 #[test]
 fn a_small_pool_does_not_lock_itself() {
-    check(&[37, 72, 161]);
+    check(Edition::First, &[37, 72, 161]);
 }
 
 /// Nobody took the events of a multipath device, which then wanted to be polled at once for ever.
 #[test]
 fn events_of_a_device_are_taken() {
-    check(&[135]);
+    check(Edition::First, &[135]);
 }
 
 /// A command that ran again at once after it was killed met its own earlier connection, and was told that
 /// its files had failed for good; it is told to try again, and keeps its record.
 #[test]
 fn a_file_that_is_busy_has_not_failed() {
-    check(&[1196]);
+    check(Edition::First, &[1196]);
+}
+
+/// A user who interrupted a job, or a connection that broke, after its last file was published: the job was
+/// called unfinished although its record was gone, and a second run published every file once more.
+#[test]
+fn a_job_that_is_done_stays_done() {
+    check(Edition::Second, &[879, 885]);
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use system_tests::runner::{replay_command, run_seed, run_seeds};
+use system_tests::plan::Edition;
+use system_tests::runner::{replay_command, run_edition, run_seed, run_seeds};
 
 /// Real time after which no further seed is begun.
 const LIMIT: Duration = Duration::from_secs(35);
@@ -54,11 +55,14 @@ fn the_same_seed_is_the_same_run() {
     }
 }
 
-/// Replays `DISKWIRE_SIM_SEED` with every event on stdout.
+/// Replays `DISKWIRE_SIM_SEED` with every event on stdout; of the first edition with
+/// `DISKWIRE_SIM_EDITION=1`.
 #[test]
 fn replay() {
     let Some(seed) = number("DISKWIRE_SIM_SEED") else { return };
-    let outcome = run_seed(seed, true);
+    let first = std::env::var("DISKWIRE_SIM_EDITION").is_ok_and(|edition| edition == "1");
+    let edition = if first { Edition::First } else { Edition::LATEST };
+    let outcome = run_edition(edition, seed, true);
     println!("seed {seed}: {outcome:#?}");
     assert!(outcome.is_ok());
 }

@@ -43,6 +43,7 @@
 //! * [`node`]: one process of a host, an endpoint with a session on each connection. Pure;
 //! * [`driver`]: the event loop that gives a node its time, its volume and its workers;
 //! * [`journal`], [`export`], [`enrolment`]: what was promised, where peers may go, who has which lane;
+//! * [`survey`], [`inspect`], [`check`]: every control structure of a volume, to print and to verify;
 //! * [`loopback`]: two processes on a volume in memory, for examples and tests.
 //!
 //! # A connection between two threads

@@ -65,6 +65,7 @@ pub enum NodeEvent {
 
 struct Running {
     session: Session,
+    responds: bool,
     lost: bool,
 }
 
@@ -249,11 +250,13 @@ impl Node {
 
     fn start_session(&mut self, connection: ConnectionId, segment_bytes: usize) {
         let config = SessionConfig { segment_bytes, ..SessionConfig::new(self.pool.clone()) };
-        let session = match self.jobs.remove(&connection) {
+        let job = self.jobs.remove(&connection);
+        let responds = job.is_none();
+        let session = match job {
             Some(job) => Session::requester(config, job),
             None => Session::responder(config),
         };
-        self.sessions.insert(connection, Running { session, lost: false });
+        self.sessions.insert(connection, Running { session, responds, lost: false });
     }
 
     /// The first command of each side says what program it is; the connector answers in `InitM`.
@@ -313,6 +316,13 @@ impl Node {
         }
         while let Some(event) = running.session.poll_event() {
             self.events.push_back(NodeEvent::Session { connection, event });
+        }
+        // A responder that cannot go on (its journal or its disk failed) must not keep its peer waiting.
+        if running.responds && running.session.is_finished() && !running.lost {
+            let notice = format!("connection {}: the session cannot go on", connection.0);
+            self.events.push_back(NodeEvent::Notice(notice));
+            self.endpoint.end(now, connection, CloseReason::ShuttingDown);
+            return;
         }
         if running.lost && (running.session.is_finished() || running.session.is_idle()) {
             self.sessions.remove(&connection);

@@ -159,7 +159,7 @@ pub(super) fn copy(program: &Path, config: &Path, ends: &[PathBuf]) -> Result<Du
 }
 
 fn survey(config: &Path) -> Result<Survey, CommandError> {
-    Ok(Surveyor::open(&HostConfig::load(config)?)?.look()?)
+    Ok(Surveyor::open(&HostConfig::load(config)?)?.look())
 }
 
 fn tables(when: &str, survey: &Survey) -> String {

@@ -1,5 +1,8 @@
 //! `diskwire ls`: what is in a directory of another host.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use serde::Serialize;
 use transfer_core::transfer::{Job, ListEntry, ListKind, LocalFiles, SessionEvent, Verdict};
 
@@ -57,9 +60,9 @@ fn kind_sign(kind: ListKind) -> char {
 fn text(entries: &[ListEntry], long: bool) -> String {
     let mut text = String::new();
     for entry in entries {
-        let name = escape::name(String::from_utf8_lossy(&entry.name).as_ref());
+        let name = escape::name(OsStr::from_bytes(&entry.name));
         if long {
-            let seconds = entry.attributes.mtime_ns / 1_000_000_000;
+            let seconds = entry.attributes.mtime_s;
             let size = entry.size;
             text += &format!(
                 "{}{} {size:>14} {seconds:>12} {name}\n",
@@ -98,7 +101,8 @@ fn json(entries: &[ListEntry]) -> String {
         kind: format!("{:?}", entry.kind).to_lowercase(),
         size: entry.size,
         mode: entry.attributes.mode,
-        mtime_ns: entry.attributes.mtime_ns.into(),
+        mtime_ns: i128::from(entry.attributes.mtime_s) * 1_000_000_000
+            + i128::from(entry.attributes.mtime_ns),
     });
     let list = List { version: 1, entries: entries.collect() };
     serde_json::to_string(&list).expect("plain data") + "\n"

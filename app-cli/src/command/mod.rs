@@ -27,7 +27,6 @@ use crate::keys::KeyError;
 use crate::lab::LabError;
 use crate::stack::StackError;
 use crate::state_dir::StateDirError;
-use crate::survey::SurveyError;
 use crate::volume_setup::SetupError;
 use transfer_core::format::process_id_table::CloseReason;
 use transfer_core::protocol::endpoint::ConnectError;
@@ -131,9 +130,6 @@ pub enum CommandError {
         /// Another.
         second: String,
     },
-    /// The volume's tables cannot be read.
-    #[error(transparent)]
-    Survey(#[from] SurveyError),
     /// Signals, threads or the state directory.
     #[error("cannot start")]
     Signals(#[source] io::Error),
@@ -202,8 +198,7 @@ impl CommandError {
             | Self::Setup(_)
             | Self::Signals(_)
             | Self::Stack(_)
-            | Self::StateDir(_)
-            | Self::Survey(_) => Exit::Failed,
+            | Self::StateDir(_) => Exit::Failed,
         }
     }
 

@@ -61,12 +61,19 @@ fn handle(
 ) -> Option<(ConnectionId, Arc<LocalFiles>)> {
     match event {
         NodeEvent::Connected { connection, peer, segment_bytes, .. } => {
-            let allowed = config
-                .peers
-                .iter()
-                .find(|(name, _)| name.as_str() == peer)
-                .and_then(|(_, settings)| settings.exports.as_ref());
-            let visible = match allowed {
+            // By its key: a host is whoever holds the key, whatever the volume calls it.
+            let key = driver
+                .node()
+                .endpoint()
+                .connections()
+                .find(|open| open.id == connection)
+                .map(|open| open.peer().key);
+            let Some(settings) = config.peers.values().find(|settings| Some(settings.key.0) == key) else {
+                let now = driver.now();
+                driver.node().close(now, connection);
+                return;
+            };
+            let visible = match &settings.exports {
                 None => Arc::clone(files),
                 Some(names) => Arc::new(
                     files.only(|name| names.iter().any(|allowed| allowed.as_str().as_bytes() == name)),

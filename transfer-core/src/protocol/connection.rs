@@ -37,8 +37,9 @@ use super::pool::SegmentPool;
 use super::reader::{Reader, ReaderAction};
 use super::seal::{DirectionKeys, SealDone};
 use super::timer::{
-    Backoff, CONNECT_TIMEOUT, DEVICE_FAILED, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, KEEP_ALIVE_ACTIVE,
-    KEEP_ALIVE_IDLE, POLL_IDLE_AFTER, PUBLISH_GATHER, SILENCE_STEP_MAX, SILENT_READS_MIN, SUSPECT,
+    ASSERT_AGAIN, Backoff, CONNECT_TIMEOUT, DEVICE_FAILED, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT,
+    KEEP_ALIVE_ACTIVE, KEEP_ALIVE_IDLE, POLL_IDLE_AFTER, PUBLISH_GATHER, SILENCE_STEP_MAX, SILENT_READS_MIN,
+    SUSPECT,
 };
 use super::writer::{Stream, Writer, WriterAction};
 use crate::format::host_table::{HostRecord, OsType};
@@ -232,6 +233,7 @@ pub struct Connection {
     silence: Silence,
     since: Instant,
     invalid_reads: u32,
+    asserted: Instant,
 }
 
 impl std::fmt::Debug for Connection {
@@ -369,6 +371,7 @@ impl Connection {
             silence: Silence::NONE,
             since: now,
             invalid_reads: 0,
+            asserted: now,
         }
     }
 
@@ -549,6 +552,7 @@ impl Connection {
             }
         }
         self.check_time_outs(shared);
+        self.assert_again(shared);
         self.poll_peer(shared);
         for (retry, table) in
             [(self.slot.entry.poll_retry(now), false), (self.slot.table.poll_retry(now), true)]
@@ -558,6 +562,22 @@ impl Connection {
             }
         }
         self.pump(shared);
+    }
+
+    /// Rule 8: an entry that nobody reacts to may be a write that was lost; it is written again.
+    fn assert_again(&mut self, shared: &mut Shared<'_>) {
+        let unanswered = match self.phase {
+            Phase::Calling | Phase::Answered => true,
+            Phase::Established => self.role == Role::Initiator && self.peer_table.version() == 0,
+            _ => false,
+        };
+        let due = shared.now.since(self.asserted) >= ASSERT_AGAIN;
+        if unanswered && due && self.slot.entry.is_idle() {
+            self.write_entry(shared);
+            if self.phase == Phase::Answered {
+                shared.out.events.push_back(Event::AnswersChanged);
+            }
+        }
     }
 
     fn check_time_outs(&mut self, shared: &mut Shared<'_>) {
@@ -580,7 +600,8 @@ impl Connection {
                 } else if dead {
                     Some(CloseReason::PeerLost)
                 } else {
-                    drained.then_some(CloseReason::Done)
+                    // Not everything was acknowledged, or it would have ended before.
+                    drained.then_some(CloseReason::PeerLost)
                 }
             }
             Phase::Ending | Phase::Ended => None,
@@ -1054,6 +1075,7 @@ impl Connection {
 
     fn write_entry(&mut self, shared: &mut Shared<'_>) {
         self.entry_dirty = false;
+        self.asserted = shared.now;
         let (me, buffers) = (shared.me, shared.buffers);
         let mut slot_entry = std::mem::replace(&mut self.slot.entry, PairWriter::new(placeholder()));
         let write = slot_entry.write(shared.now, |version, place| {

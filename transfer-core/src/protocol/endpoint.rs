@@ -25,7 +25,7 @@ use super::connection::{
     binding, nonce_low,
 };
 use super::discovery::{BeaconKeeper, BellWatcher, ReadBack, Ringing};
-use super::handshake::{self, Hello, Secrets};
+use super::handshake::{self, HandshakeError, Hello, Secrets};
 use super::owner_mac::OwnerKey;
 use super::pair::{PairRead, PairReader, PairWriter};
 use super::pool::SegmentPool;
@@ -220,8 +220,6 @@ pub struct Counters {
     pub scans: u64,
     /// Rings sent.
     pub rings: u64,
-    /// Calls found by the fallback scan.
-    pub bell_misses: u64,
     /// Handshakes that failed or were refused.
     pub refused: u64,
     /// Own old writes that came back.
@@ -994,7 +992,10 @@ impl Endpoint {
             entry.own_nonce,
         );
         let answering = handshake::answer(&self.config.secrets, &binding, message, self.random.as_mut())
-            .map_err(|_| Some(CloseReason::HandshakeFailed))?;
+            .map_err(|error| match error {
+                HandshakeError::Payload => Some(CloseReason::VersionMismatch),
+                _ => Some(CloseReason::HandshakeFailed),
+            })?;
         let hello = &answering.hello;
         let consistent = hello.lane == host
             && hello.process_id == entry.pro_process_id

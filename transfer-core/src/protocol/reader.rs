@@ -26,6 +26,7 @@ use crate::format::process_id_table::CloseReason;
 use crate::format::process_segment_pointer_table::{
     NACKS_MAX, Nack, PointerEntry, PointerTable, SegmentFlags,
 };
+use crate::format::segment::SEAL_RANGE;
 use crate::payload::{Payload, Segment, SegmentKind};
 
 /// Reason of a negative acknowledgement: the seal does not open.
@@ -247,6 +248,12 @@ impl Reader {
             return;
         }
         let Some(buffer) = outcome else { return self.handle_failed(now, seq) };
+        // The entry repeats the seal: old bytes at this place are seen without opening them.
+        let prefix = SEAL_RANGE.start..SEAL_RANGE.start + incoming.entry.seal_prefix.len();
+        if buffer.get(prefix) != Some(&incoming.entry.seal_prefix[..]) {
+            self.torn += 1;
+            return self.handle_failed(now, seq);
+        }
         incoming.state = State::Opening;
         let work = SealWork::Open {
             key: Arc::clone(&self.stream.key),

@@ -33,6 +33,8 @@ pub const SUSPECT: Duration = Duration::from_secs(5);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// If the peer's beacon goes on and no answer comes for this long, it does not want us.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// An entry without any reaction is written again after this.
+pub const ASSERT_AGAIN: Duration = Duration::from_secs(3);
 /// An unfinished handshake is dropped by the connector after this.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A closing connection that does not drain is cut after this.

@@ -83,6 +83,8 @@ pub struct Session {
     not_begun: bool,
     /// JOB_DONE is to be said when the files are closed.
     answer_done: bool,
+    /// The job came to its end; what happens to the connection afterwards changes nothing.
+    completed: bool,
 }
 
 impl Session {
@@ -132,6 +134,7 @@ impl Session {
             unfinished: 0,
             not_begun: false,
             answer_done: false,
+            completed: false,
         }
     }
 
@@ -571,6 +574,7 @@ impl Session {
 
     /// Ends the job's local side: `finished` where every file's last word is known.
     fn close(&mut self, finished: bool) {
+        self.completed = finished;
         let mut settled = Vec::new();
         let mut known = finished && self.out.tally.busy == 0;
         if let State::Sending(sender) = &mut self.state {
@@ -610,6 +614,7 @@ impl Session {
             Err(error) => self.reason = Some(error.into()),
         }
         let finished = std::mem::take(&mut self.answer_done);
+        self.completed = finished;
         if finished && !self.lost {
             self.out.say(0, Message::JobDone);
         }
@@ -633,7 +638,7 @@ impl Session {
         let tally = self.out.tally;
         let busy = self.reason.as_ref().is_some_and(|reason| reason.code == ErrorCode::Busy);
         let retry = busy || tally.busy > 0 && self.reason.is_none();
-        let ended_early = self.lost || self.interrupted;
+        let ended_early = (self.lost || self.interrupted) && !self.completed;
         let verdict = if tally.in_doubt > 0 {
             Verdict::InDoubt
         } else if retry || ended_early && self.reason.is_none() {
