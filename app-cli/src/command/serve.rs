@@ -71,7 +71,7 @@ fn handle(
             let Some(settings) = config.peers.values().find(|settings| Some(settings.key.0) == key) else {
                 let now = driver.now();
                 driver.node().close(now, connection);
-                return;
+                return None;
             };
             let visible = match &settings.exports {
                 None => Arc::clone(files),
@@ -79,8 +79,8 @@ fn handle(
                     files.only(|name| names.iter().any(|allowed| allowed.as_str().as_bytes() == name)),
                 ),
             };
-            let store = LocalFiles::serving(pool.clone(), segment_bytes, visible).with_peer(&peer);
-            let store = Arc::new(store);
+            let store = LocalFiles::serving(pool.clone(), segment_bytes, visible);
+            let store = Arc::new(store.with_peer(&settings.key.to_string()));
             driver.attach_store(connection, Arc::clone(&store) as _);
             say(&format!("{peer} connected"));
             peers.insert(connection, peer);
