@@ -2,6 +2,8 @@
 //!
 //! Not here: faults (`e2e_faults`), kills (`e2e_crash`), real devices (`e2e_devices`).
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
 mod support;
 
 use std::ffi::OsStr;

@@ -4,6 +4,8 @@
 //! a re-run completes the copy; then no partial file is left and the volume is sound. The instants
 //! come from seeds. DISKWIRE_FULL=1 tries more of them and stops processes for longer.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
 mod support;
 
 use std::fs;

@@ -3,6 +3,8 @@
 //! What is asserted everywhere: one clear line on standard error, the right exit code, and nothing but
 //! the right bytes under any final name. The rows of `docs/testing-table.md` are these tests.
 
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
 mod support;
 
 use std::fs::{self, File};

@@ -591,7 +591,8 @@ impl Connection {
                 (age >= HANDSHAKE_TIMEOUT).then_some(CloseReason::HandshakeFailed)
             }
             Phase::Established => {
-                let stuck = self.slot.table.waiting(now) >= DEVICE_FAILED;
+                let read_stuck = self.polling && now.since(self.poll_due) >= DEVICE_FAILED;
+                let stuck = read_stuck || self.slot.table.waiting(now) >= DEVICE_FAILED;
                 let drained = self.draining_since.is_some_and(|since| now.since(since) >= DRAIN_TIMEOUT);
                 let dead_after = Duration::from_millis(shared.layout.master.timers[4].into());
                 let dead = self.silence.silent >= dead_after && self.silence.reads >= SILENT_READS_MIN;
@@ -751,7 +752,8 @@ impl Connection {
         self.handshake = (0, Vec::new());
         self.phase = Phase::Establishing;
         self.place_command(shared);
-        self.write_entry(shared);
+        // A repeated REQ may still be in flight; the entry follows when it is written.
+        self.entry_dirty = true;
     }
 
     /// Connector: the first record under the keys.
@@ -926,6 +928,9 @@ impl Connection {
         if matches!(self.phase, Phase::Ending | Phase::Ended) {
             return self.pump_ending(shared);
         }
+        if self.entry_dirty && self.slot.entry.is_ready(shared.now) {
+            self.write_entry(shared);
+        }
         if self.phase != Phase::Established {
             return;
         }
@@ -940,9 +945,6 @@ impl Connection {
         }
         if shared.now >= self.keep_alive_due() {
             self.mark_dirty(shared.now, true);
-        }
-        if self.entry_dirty && self.slot.entry.is_ready(shared.now) {
-            self.write_entry(shared);
         }
         self.publish_if_due(shared);
         self.finish_draining(shared);
@@ -1061,6 +1063,8 @@ impl Connection {
                 self.poll_due = shared.now;
                 shared.out.events.push_back(Event::AnswersChanged);
             }
+            // What was written may be the repeated REQ; EST is written next.
+            Phase::Establishing if self.entry_dirty => {}
             Phase::Establishing => self.enter_established(shared),
             _ => self.mark_dirty_after_entry(shared),
         }

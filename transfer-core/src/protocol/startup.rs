@@ -38,6 +38,9 @@ use crate::format::process_segment_pointer_table::{ENTRIES_BYTES, PointerTable, 
 /// Highest incarnation that is believed: beyond it a counter was forged.
 const INCARNATION_MAX: u64 = 1 << 48;
 
+/// I/O of a start that is repeated after an error, at most.
+const REPEATS_MAX: u32 = 16;
+
 /// What the host remembers of a lane's past, from its state directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalState {
@@ -107,6 +110,8 @@ pub struct Startup {
     incarnation_read: bool,
     beacon: Option<Option<Beacon>>,
     rows: Option<Vec<(u32, EntryState, u32)>>,
+    /// I/O that was repeated after an error.
+    repeats: u32,
     steps: Vec<StartupStep>,
 }
 
@@ -115,16 +120,8 @@ impl Startup {
     /// here, the nonce from `nonce`.
     #[must_use]
     pub fn new(layout: &Layout, local: LocalState, identity: Identity) -> Self {
-        let map = TableMap::new(layout);
-        let lane = identity.lane;
-        let (rows, blocks) = map.process_id_rows(lane);
-        let read = |address, blocks: usize| IoCommand::Read { address, length: blocks * BLOCK_BYTES };
-        let row_blocks = usize::try_from(blocks).expect("at most 1,024 blocks");
-        let steps = vec![
-            StartupStep::Io(StartupIo::Incarnation, read(address(map.incarnation(lane)), 2)),
-            StartupStep::Io(StartupIo::Beacon, read(address(map.beacon(lane)), 1)),
-            StartupStep::Io(StartupIo::Rows, read(rows, row_blocks)),
-        ];
+        let reads = [StartupIo::Incarnation, StartupIo::Beacon, StartupIo::Rows];
+        let steps = reads.map(|io| read_step(layout, identity.lane, io)).into();
         let highest = local.incarnation;
         Self {
             phase: Phase::Reading,
@@ -134,6 +131,7 @@ impl Startup {
             incarnation_read: false,
             beacon: None,
             rows: None,
+            repeats: 0,
             steps,
         }
     }
@@ -159,9 +157,7 @@ impl Startup {
             && !*rereading
         {
             *rereading = true;
-            let address = address(TableMap::new(layout).beacon(self.identity.lane));
-            let read = IoCommand::Read { address, length: BLOCK_BYTES };
-            self.steps.push(StartupStep::Io(StartupIo::Beacon, read));
+            self.steps.push(read_step(layout, self.identity.lane, StartupIo::Beacon));
         }
     }
 
@@ -176,9 +172,9 @@ impl Startup {
         success: bool,
         buffer: Option<&Buffer>,
     ) {
-        if !success {
-            self.steps.push(StartupStep::Failed(StartupFailure::Device));
-            return;
+        // A left-over that cannot be closed does no harm: its peers find the new incarnation.
+        if !success && io != StartupIo::Close {
+            return self.repeat(now, layout, key, buffers, io);
         }
         match (io, buffer) {
             (StartupIo::Incarnation, Some(pair)) => self.take_incarnation(layout, key, pair),
@@ -186,9 +182,7 @@ impl Startup {
             (StartupIo::Rows, Some(rows)) => self.rows = Some(read_rows(layout, self.identity.lane, rows)),
             (StartupIo::Claim, _) => {
                 self.phase = Phase::Claiming { written: true };
-                let place = TableMap::new(layout).incarnation(self.identity.lane);
-                let read = IoCommand::Read { address: address(place), length: 2 * BLOCK_BYTES };
-                self.steps.push(StartupStep::Io(StartupIo::ReadBack, read));
+                self.steps.push(read_step(layout, self.identity.lane, StartupIo::ReadBack));
             }
             (StartupIo::ReadBack, Some(pair)) => self.take_read_back(layout, key, pair),
             (StartupIo::Close, _) => {
@@ -200,6 +194,18 @@ impl Startup {
             _ => {}
         }
         self.claim_if_read(now, layout, key, buffers);
+    }
+
+    /// One bad I/O does not end a process; many do.
+    fn repeat(&mut self, now: Instant, layout: &Layout, key: &OwnerKey, buffers: &BufferPool, io: StartupIo) {
+        self.repeats += 1;
+        if self.repeats > REPEATS_MAX {
+            self.steps.push(StartupStep::Failed(StartupFailure::Device));
+        } else if io == StartupIo::Claim {
+            self.claim(now, layout, key, buffers);
+        } else {
+            self.steps.push(read_step(layout, self.identity.lane, io));
+        }
     }
 
     fn take_incarnation(&mut self, layout: &Layout, key: &OwnerKey, pair: &Buffer) {
@@ -331,6 +337,20 @@ impl Startup {
         let slots = slots.collect();
         self.steps.push(StartupStep::Done(self.identity.clone(), slots));
     }
+}
+
+/// The read of the lane's own records that `io` names.
+fn read_step(layout: &Layout, lane: u16, io: StartupIo) -> StartupStep {
+    let map = TableMap::new(layout);
+    let (start, blocks) = match io {
+        StartupIo::Beacon => (address(map.beacon(lane)), 1),
+        StartupIo::Rows => map.process_id_rows(lane),
+        StartupIo::Incarnation | StartupIo::ReadBack | StartupIo::Claim | StartupIo::Close => {
+            (address(map.incarnation(lane)), 2)
+        }
+    };
+    let length = usize::try_from(blocks).expect("at most 1,024 blocks") * BLOCK_BYTES;
+    StartupStep::Io(io, IoCommand::Read { address: start, length })
 }
 
 fn map_pair(place: volume::header::Place) -> PairWriter {
