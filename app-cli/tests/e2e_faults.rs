@@ -1,7 +1,7 @@
 //! Faults and attacks, each with the message and the exit code that a user gets.
 //!
 //! What is asserted everywhere: one clear line on standard error, the right exit code, and nothing but
-//! the right bytes under any final name. The rows of `docs/testing-table.md` are these tests.
+//! the right bytes under any final name. The rows of `docs/testing.md` are these tests.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
 

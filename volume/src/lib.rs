@@ -12,19 +12,30 @@
 //! It stands on *some* [`BlockDevice`](storage_mapping::BlockDevice) for each device: a bare one, or
 //! a multipath device. Not here: hosts, connections and keys (`transfer-core`).
 //!
-//! A striped volume over two files-like disks, and its first two segments on different devices:
+//! A volume striped over two files, beside a master, and two of its segments on different devices:
 //!
 //! ```
 //! use aws_lc_rs::signature::Ed25519KeyPair;
-//! use storage_mapping::device::MemoryDisk;
-//! use storage_mapping::{BlockCount, BlockSize, Buffer, IoRequest, IoTag, Lba};
+//! use storage_mapping::path_address::{PathAddress, open};
+//! use storage_mapping::{BlockDevice, Buffer, Instant, IoRequest, IoTag, Lba, wait};
 //! use volume::layout::{PlannedDevice, VolumePlan};
-//! use volume::{BlockAddress, OwnedRanges, SegmentNumber, Volume, sync};
+//! use volume::sync::Waiter;
+//! use volume::{OwnedRanges, SegmentNumber};
 //!
-//! let disks: Vec<_> = (0..3).map(|_| MemoryDisk::new(BlockSize::B4096, BlockCount(4096))).collect();
-//! let devices = || disks.iter().map(|disk| Box::new(disk.device()) as Box<dyn storage_mapping::BlockDevice>);
-//! let admin = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
 //! let names = ["master", "left", "right"];
+//! for name in names {
+//!     std::fs::File::create(folder.path().join(name))?.set_len(16 << 20)?;
+//! }
+//! let devices = || -> Result<Vec<Box<dyn BlockDevice>>, Box<dyn std::error::Error>> {
+//!     let address = |name: &str| format!("file:{}", folder.path().join(name).display());
+//!     names.iter().map(|name| Ok(open(&address(name).parse::<PathAddress>()?)?.device)).collect()
+//! };
+//! let start = std::time::Instant::now();
+//! let now = move || Instant(start.elapsed().as_nanos() as u64);
+//! let waiter = Waiter::new(now, move |fds, until| wait::wait(fds, until.map(|until| until.since(now()))));
+//!
 //! let plan = VolumePlan {
 //!     lanes: 2,
 //!     connections: 2,
@@ -34,23 +45,29 @@
 //!     unix_filename: "master".into(),
 //!     devices: names.iter().map(|name| PlannedDevice::new(name, 4096).unwrap()).collect(),
 //! };
-//! let layout = plan.layout(&admin)?;
-//! let clock = sync::Waiter::idle();
-//! volume::create::create(&clock, devices().collect(), &layout, &[])?;
+//! let layout = plan.layout(&Ed25519KeyPair::from_seed_unchecked(&[1; 32])?)?;
+//! volume::create::create(&waiter, devices()?, &layout, &[])?;
 //!
-//! let opened = volume::open::open(&clock, devices().collect(), None, None)?;
-//! let mut volume = opened.volume;
+//! let mut volume = volume::open::open(&waiter, devices()?, None, None)?.volume;
 //! let first = volume.layout().locate(SegmentNumber(1)).unwrap();
 //! let on_right = volume.layout().table.rows[2].sec_start_segment_number;
 //! let second = volume.layout().locate(SegmentNumber(on_right)).unwrap();
 //! assert_ne!(first.device, second.device);
 //!
 //! volume.own(OwnedRanges::everything());
-//! let data = Buffer::copy_of(&[42; 4096]).freeze();
-//! volume.submit(storage_mapping::Instant::ZERO, second.device, IoRequest::write(IoTag(1), Lba(second.block), data, false));
-//! let (device, done) = volume.poll(storage_mapping::Instant::ZERO).unwrap();
-//! assert!(device == second.device && done.outcome.is_ok());
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! for (tag, place) in [(1, first), (2, second)] {
+//!     let data = Buffer::copy_of(&[42; 4096]).freeze();
+//!     volume.submit(now(), place.device, IoRequest::write(IoTag(tag), Lba(place.block), data, false));
+//! }
+//! let mut done = 0;
+//! while done < 2 {
+//!     match volume.poll(now()) {
+//!         Some((_, completion)) => completion.outcome.map(|()| done += 1)?,
+//!         None => std::thread::yield_now(),
+//!     }
+//! }
+//! # Ok(())
+//! # }
 //! ```
 
 pub mod create;
