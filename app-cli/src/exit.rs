@@ -54,14 +54,17 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error and what it came from, joined by `: `.
+/// An error and what it came from, joined by `: `. A source that the text already has is not said twice.
 #[must_use]
 pub fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         source = cause.source();
     }
     text

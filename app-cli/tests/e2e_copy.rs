@@ -30,8 +30,8 @@ fn a_file_is_pushed_as_it_is_renamed_and_into_directories() {
         assert_eq!(hash_of(&lab.inbox("beta", name)), sent, "{name}");
     }
     assert_eq!(tree(&lab.inbox("beta", "")).len(), 5, "and nothing else");
-    lab.run("alpha", "cp f beta:inbox/none/f").expect_line(1, "directory");
-    lab.run("alpha", "cp f beta:inbox/none/").expect_line(1, "not exist");
+    lab.run("alpha", "cp f beta:inbox/none/f").expect_line(1, "none: the destination's directory: not found");
+    lab.run("alpha", "cp f beta:inbox/none/").expect_line(1, "none: the destination does not exist");
     lab.assert_no_partial(&lab.inbox("beta", ""));
     let done = lab.run("alpha", "ls beta:inbox").expect(0);
     assert_eq!(String::from_utf8(done.stdout).unwrap(), "f\nrenamed\nsub/\n");

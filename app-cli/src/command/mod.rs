@@ -167,6 +167,7 @@ impl CommandError {
         match self {
             Self::Config(_)
             | Self::CopyRequest(_)
+            | Self::Host(HostError::Stack(StackError::Address { .. }))
             | Self::Name { .. }
             | Self::SeveralExports { .. }
             | Self::UnknownPeer { .. } => Exit::Usage,

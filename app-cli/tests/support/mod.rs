@@ -66,12 +66,11 @@ impl Done {
         self
     }
 
-    /// Asserts the exit code and that some line of standard error contains `part`, once.
+    /// Asserts the exit code and that standard error says `part`, once.
     #[track_caller]
     pub fn expect_line(self, code: i32, part: &str) -> Self {
         let done = self.expect(code);
-        let lines = done.stderr.lines().filter(|line| line.contains(part)).count();
-        assert_eq!(lines, 1, "one line with {part:?} expected: {done:#?}");
+        assert_eq!(done.stderr.matches(part).count(), 1, "one line with {part:?} expected: {done:#?}");
         done
     }
 }

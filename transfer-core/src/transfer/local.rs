@@ -334,7 +334,9 @@ impl LocalFiles {
             Target::Export { export, path } => {
                 let place = Arc::clone(self.serving_files()?.place(export)?);
                 if !place.export.is_writable() {
-                    return Err(LocalError::with_text(ErrorCode::NotAllowed, "the export is read-only"));
+                    let name = String::from_utf8_lossy(export);
+                    let text = format!("the export {name} is read-only");
+                    return Err(LocalError::with_text(ErrorCode::NotAllowed, text));
                 }
                 let path = path.clone();
                 Receiving::open(place, &path, destined, time_s(), Arc::clone(&self.claimant))?

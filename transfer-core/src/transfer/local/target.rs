@@ -359,18 +359,27 @@ fn resolve(
         Err(errno) => return Err(errno.into()),
     };
     let Some(strip) = destined.single.clone().filter(|_| !destined.must_be_directory) else {
-        return Err(match missing {
-            Errno::NOENT => LocalError::with_text(ErrorCode::NotFound, "the destination does not exist"),
-            _ => LocalError::with_text(ErrorCode::NotADirectory, "the destination is not a directory"),
-        });
+        let (code, text) = match missing {
+            Errno::NOENT => (ErrorCode::NotFound, "the destination does not exist"),
+            _ => (ErrorCode::NotADirectory, "the destination is not a directory"),
+        };
+        return Err(LocalError::with_text(code, format!("{}: {text}", shown(path))));
     };
     let (base, name) = path.split_last().ok_or_else(|| LocalError::new(ErrorCode::NotFound))?;
     let parent: Result<OwnedFd, Errno> = place.export.open_directory(&base);
     if let Err(errno) = parent {
         let error = LocalError::from(errno);
-        return Err(LocalError::with_text(error.code, format!("the destination's directory: {error}")));
+        return Err(LocalError::with_text(
+            error.code,
+            format!("{}: the destination's directory: {error}", shown(&base)),
+        ));
     }
     Ok((base, Naming::As { name: name.to_vec(), strip }))
+}
+
+/// A path for a message.
+fn shown(path: &RelativePath) -> String {
+    String::from_utf8_lossy(path.as_bytes()).into_owned()
 }
 
 /// Whether an entry of a directory is a directory itself.
