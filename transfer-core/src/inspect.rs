@@ -361,7 +361,12 @@ fn fields_of<R: Record>(record: &R, names: &[&str]) -> Vec<(String, String)> {
 
 /// Nanoseconds since 1970, and the same as date and time of day in UTC.
 fn time(nanoseconds: u64) -> String {
-    let seconds = nanoseconds / 1_000_000_000;
+    format!("{nanoseconds} ({} UTC)", calendar(nanoseconds / 1_000_000_000))
+}
+
+/// Seconds since 1970 as date and time of day in UTC: `2026-11-23 05:00:22`.
+#[must_use]
+pub fn calendar(seconds: u64) -> String {
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);
     // Years begin in March here, so that the leap day is the last of its year; eras have 400 years.
     let from_march = days + 719_468;
@@ -373,7 +378,7 @@ fn time(nanoseconds: u64) -> String {
     let month = (month_from_march + 2) % 12 + 1;
     let year = era * 400 + year_of_era + u64::from(month <= 2);
     let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-    format!("{nanoseconds} ({year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC)")
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
 fn state_of<R>(placed: &Placed<R>) -> String {

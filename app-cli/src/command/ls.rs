@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use serde::Serialize;
+use transfer_core::inspect::calendar;
 use transfer_core::transfer::{Job, ListEntry, ListKind, LocalFiles, SessionEvent, Verdict};
 
 use super::cp::{Ended, Run, check_peer, export_of, relative};
@@ -62,10 +63,11 @@ fn text(entries: &[ListEntry], long: bool) -> String {
     for entry in entries {
         let name = escape::name(OsStr::from_bytes(&entry.name));
         if long {
-            let seconds = entry.attributes.mtime_s;
+            // Times before 1970 are shown as its first second; --json has them as they are.
+            let time = calendar(u64::try_from(entry.attributes.mtime_s).unwrap_or(0));
             let size = entry.size;
             text += &format!(
-                "{}{} {size:>14} {seconds:>12} {name}\n",
+                "{}{} {size:>14} {time} {name}\n",
                 kind_sign(entry.kind),
                 mode(entry.attributes.mode)
             );
