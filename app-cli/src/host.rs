@@ -21,7 +21,6 @@ use transfer_core::protocol::handshake::Secrets;
 use transfer_core::protocol::startup::StartupFailure;
 use volume::Volume;
 use volume::sync::SyncError;
-use zeroize::Zeroizing;
 
 use crate::config::HostConfig;
 use crate::escape;
@@ -164,7 +163,7 @@ impl Host {
         let endpoint_config = EndpointConfig {
             answers: purpose == Purpose::Serve,
             own,
-            secrets: Secrets { private_key: Zeroizing::new(*key.secret()), fleet_secret: None },
+            secrets: Secrets::new(*key.secret()),
             peers: peers(config),
             window: window(config, layout.master.seg_max),
             connections_per_peer_max: usize::from(config.limits.connections),
@@ -226,6 +225,16 @@ impl Host {
             NodeEvent::Stopped(StartupFailure::Device) => {
                 Err(HostError::Device { host: self.name.clone(), why: "an I/O error at the start".into() })
             }
+            NodeEvent::Stopped(StartupFailure::DeviceReplaced { device }) => Err(HostError::Device {
+                host: self.name.clone(),
+                why: format!(
+                    "device {device} carries this volume no more: it was replaced, or its first block was overwritten; correct its paths"
+                ),
+            }),
+            NodeEvent::Stopped(StartupFailure::Evicted) => Err(HostError::Device {
+                host: self.name.clone(),
+                why: "the administrator has evicted it".into(),
+            }),
             NodeEvent::Notice(text) => {
                 tracing::info!(host = self.name, lane = self.lane.lane(), "{text}");
                 Ok(Some(NodeEvent::Notice(text)))

@@ -9,12 +9,16 @@
 //!                            ├ error: EIO; a write lands or not       └─▶ late: it lands once more
 //!                            ├ lost: nothing lands, reported as done
 //!                            ├ torn: the first part lands, in units of 512 bytes
+//!                            ├ misdirected: it lands, or looks, in another place
 //!                            ├ stale: a look sees what was there before the last write
 //!                            └ flipped: a look sees one bit wrong
 //! ```
 //!
 //! Keeps true: a write outside the ranges of its process ends the run; a process that is gone leaves its
-//! writes behind, and they land. Not here: which faults a run has (`plan`), when paths hang (`world`).
+//! writes behind, and they land. Not here: the content (`medium`), which faults a run has (`plan`), when
+//! paths hang (`world`).
+
+mod medium;
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -28,122 +32,31 @@ use storage_mapping::{
     SharedBuffer,
 };
 
+pub use self::medium::{Block, Image, sum};
+use self::medium::{Landing, LookFault, Medium};
 use crate::chance::Chance;
 use crate::checker::ownership::Monitor;
+use crate::fault::{Fault, FaultCounters};
 use crate::plan::DiskFaults;
 use crate::trace::Trace;
 
 /// Unit in which a torn write ends, and logical block of the disks.
 const SECTOR_BYTES: usize = 512;
-/// Unit of the volume, in which old content is kept for stale looks.
+/// Unit of the volume, in which content is kept.
 const BLOCK_BYTES: usize = 4096;
 /// Requests in flight on one device, at most.
 const QUEUE_DEPTH: usize = 64;
 /// EIO.
 const EIO: i32 = 5;
-
-/// How many faults of each kind were injected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FaultCounters {
-    /// Processes killed.
-    pub crashes: u64,
-    /// Requests failed with EIO.
-    pub errors: u64,
-    /// Looks with one bit wrong.
-    pub flipped: u64,
-    /// Times that a path stopped answering.
-    pub hangs: u64,
-    /// Writes that landed twice.
-    pub late: u64,
-    /// Writes of which nothing landed.
-    pub lost: u64,
-    /// Processes that did not run for a while.
-    pub pauses: u64,
-    /// Requests that took very long.
-    pub slow: u64,
-    /// Looks at old content.
-    pub stale: u64,
-    /// Processes stopped in order, and jobs interrupted.
-    pub stops: u64,
-    /// Writes of which a part landed.
-    pub torn: u64,
-}
-
-impl FaultCounters {
-    /// Adds another run's.
-    pub fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.fields_mut().into_iter().zip(other.fields()) {
-            *mine += theirs.1;
-        }
-    }
-
-    /// By name.
-    #[must_use]
-    pub fn fields(&self) -> [(&'static str, u64); 11] {
-        [
-            ("crashes", self.crashes),
-            ("errors", self.errors),
-            ("flipped", self.flipped),
-            ("hangs", self.hangs),
-            ("late", self.late),
-            ("lost", self.lost),
-            ("pauses", self.pauses),
-            ("slow", self.slow),
-            ("stale", self.stale),
-            ("stops", self.stops),
-            ("torn", self.torn),
-        ]
-    }
-
-    fn fields_mut(&mut self) -> [&mut u64; 11] {
-        [
-            &mut self.crashes,
-            &mut self.errors,
-            &mut self.flipped,
-            &mut self.hangs,
-            &mut self.late,
-            &mut self.lost,
-            &mut self.pauses,
-            &mut self.slow,
-            &mut self.stale,
-            &mut self.stops,
-            &mut self.torn,
-        ]
-    }
-}
-
-/// What happens on the medium at a moment.
-#[derive(Debug)]
-enum Moment {
-    Land { start: usize, data: SharedBuffer, length: usize },
-    Look { look: u64, start: usize, fault: LookFault },
-}
-
-#[derive(Clone, Copy, Debug)]
-enum LookFault {
-    None,
-    Stale,
-    Flip(u64),
-}
-
-#[derive(Debug)]
-struct Medium {
-    bytes: Vec<u8>,
-    /// Content of blocks before their last write, kept where looks may be stale.
-    before: Option<BTreeMap<usize, Box<[u8]>>>,
-    moments: BTreeMap<(Instant, u64), Moment>,
-    /// Buffers of looks until their completion.
-    looks: BTreeMap<u64, Buffer>,
-    next: u64,
-    faults: DiskFaults,
-    counters: FaultCounters,
-}
+/// How far a misdirected request often lies from its place, in blocks.
+const ASTRAY_BLOCKS: u64 = 64;
 
 /// A disk that hosts share. A clone is the same disk.
 #[derive(Clone, Debug)]
 pub struct SharedDisk {
     medium: Arc<Mutex<Medium>>,
     number: u16,
+    blocks: usize,
 }
 
 /// A path of one host to one disk, as the world can disturb it. A clone is the same path.
@@ -152,7 +65,7 @@ pub struct PathControl {
     state: Arc<Mutex<PathState>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct PathState {
     hung_until: Instant,
     failing_until: Instant,
@@ -195,17 +108,8 @@ impl SharedDisk {
     /// If it does not fit in memory.
     #[must_use]
     pub fn new(number: u16, blocks: u64, faults: DiskFaults) -> Self {
-        let size = usize::try_from(blocks).expect("a small disk") * BLOCK_BYTES;
-        let medium = Medium {
-            bytes: vec![0; size],
-            before: (faults.stale > 0).then(BTreeMap::new),
-            moments: BTreeMap::new(),
-            looks: BTreeMap::new(),
-            next: 0,
-            faults,
-            counters: FaultCounters::default(),
-        };
-        Self { medium: Arc::new(Mutex::new(medium)), number }
+        let blocks = usize::try_from(blocks).expect("a small disk");
+        Self { medium: Arc::new(Mutex::new(Medium::new(blocks, faults))), number, blocks }
     }
 
     fn lock(&self) -> MutexGuard<'_, Medium> {
@@ -224,63 +128,64 @@ impl SharedDisk {
         self.lock().counters
     }
 
-    /// Opens the disk once more, over `path`; `monitor` says which writes are allowed.
+    /// What was written so far, to begin other disks with.
+    #[must_use]
+    pub fn to_image(&self) -> Image {
+        let mut medium = self.lock();
+        medium.advance(Instant(u64::MAX));
+        medium.to_image()
+    }
+
+    /// Begins with `image` instead of zeros.
+    pub fn set_image(&self, image: &Image) {
+        self.lock().set_image(Arc::clone(image));
+    }
+
+    /// Says that only the administrator writes the blocks below `block`.
+    ///
+    /// # Panics
+    /// If that is no block of a disk in memory.
+    pub fn guard(&self, block: u64) {
+        self.lock().guarded = usize::try_from(block).expect("a small disk");
+    }
+
+    /// How often a fault changed what only the administrator writes.
+    #[must_use]
+    pub fn guarded_changes(&self) -> u64 {
+        self.lock().guarded_changes
+    }
+
+    /// The administrator writes his blocks again.
+    pub fn restore_guarded(&self) {
+        self.lock().restore_guarded();
+    }
+
+    /// What stands in a block now.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    #[must_use]
+    pub fn block(&self, now: Instant, block: u64) -> Block {
+        let mut medium = self.lock();
+        medium.advance(now);
+        *medium.block(usize::try_from(block).expect("a small disk"))
+    }
+
+    /// Overwrites a block at once, past every rule.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    pub fn set_block(&self, now: Instant, block: u64, content: &Block) {
+        let mut medium = self.lock();
+        medium.advance(now);
+        medium.set_block(usize::try_from(block).expect("a small disk"), content);
+    }
+
+    /// Opens the disk once more, over `path`; `monitor` looks at every write.
     #[must_use]
     pub fn device(&self, path: &PathControl, monitor: Monitor, chance: Chance, trace: Trace) -> DiskDevice {
         let disk = self.clone();
         DiskDevice { disk, path: path.clone(), monitor, chance, trace, flying: BTreeMap::new(), next: 0 }
-    }
-}
-
-impl Medium {
-    /// Lets everything happen that is due.
-    fn advance(&mut self, now: Instant) {
-        while let Some(first) = self.moments.first_entry() {
-            if first.key().0 > now {
-                return;
-            }
-            match first.remove() {
-                Moment::Land { start, data, length } => self.land(start, &data[..length]),
-                Moment::Look { look, start, fault } => self.look(look, start, fault),
-            }
-        }
-    }
-
-    fn land(&mut self, start: usize, data: &[u8]) {
-        if let Some(before) = &mut self.before {
-            for block in start / BLOCK_BYTES..(start + data.len()).div_ceil(BLOCK_BYTES) {
-                let old = &self.bytes[block * BLOCK_BYTES..(block + 1) * BLOCK_BYTES];
-                before.insert(block, old.into());
-            }
-        }
-        self.bytes[start..start + data.len()].copy_from_slice(data);
-    }
-
-    fn look(&mut self, look: u64, start: usize, fault: LookFault) {
-        let Some(buffer) = self.looks.get_mut(&look) else { return };
-        let length = buffer.len();
-        buffer.copy_from_slice(&self.bytes[start..start + length]);
-        match fault {
-            LookFault::None => {}
-            LookFault::Stale => {
-                let before = self.before.iter().flatten();
-                for (block, old) in before {
-                    let at = block * BLOCK_BYTES;
-                    if at >= start && at + BLOCK_BYTES <= start + length {
-                        buffer[at - start..at - start + BLOCK_BYTES].copy_from_slice(old);
-                    }
-                }
-            }
-            LookFault::Flip(bit) => {
-                let bit = usize::try_from(bit).unwrap_or(0) % (length * 8);
-                buffer[bit / 8] ^= 1 << (bit % 8);
-            }
-        }
-    }
-
-    fn at(&mut self, time: Instant, moment: Moment) {
-        self.next += 1;
-        self.moments.insert((time, self.next), moment);
     }
 }
 
@@ -318,18 +223,16 @@ struct Times {
 }
 
 impl DiskDevice {
-    fn times(&mut self, medium: &mut Medium, now: Instant) -> Times {
-        let state = self.path.lock();
-        if state.calm {
+    fn times(&mut self, medium: &mut Medium, path: PathState, now: Instant) -> Times {
+        if path.calm {
             return Times { effect: now, done: now };
         }
-        let start = now.max(state.hung_until);
-        drop(state);
+        let start = now.max(path.hung_until);
         let faults = &medium.faults;
         let mut latency = self.chance.duration(faults.latency_low, faults.latency_high);
         if self.chance.hits(faults.slow) {
-            medium.counters.slow += 1;
-            latency += self.chance.duration(Duration::from_millis(20), Duration::from_secs(60));
+            medium.counters.count(Fault::Slow);
+            latency += self.chance.duration(Duration::from_millis(20), medium.faults.slow_most);
         }
         let part = Duration::from_nanos(self.chance.below(u64::try_from(latency.as_nanos()).unwrap_or(1)));
         Times { effect: start + part, done: start + latency }
@@ -343,51 +246,77 @@ impl DiskDevice {
         });
     }
 
+    /// Another place on the disk for `length` bytes, near or anywhere.
+    fn astray(&mut self, start: usize, length: usize) -> usize {
+        let last = (self.disk.blocks - length.div_ceil(BLOCK_BYTES)) as u64;
+        let own = (start / BLOCK_BYTES) as u64;
+        let block = if self.chance.below(2) == 0 {
+            (own + self.chance.range(1, ASTRAY_BLOCKS)).saturating_sub(ASTRAY_BLOCKS / 2).min(last)
+        } else {
+            self.chance.range(0, last)
+        };
+        usize::try_from(block).expect("below the disk's own") * BLOCK_BYTES
+    }
+
+    /// How much of a write lands that is torn.
+    fn torn(&mut self, length: usize) -> usize {
+        self.chance.index(length / SECTOR_BYTES) * SECTOR_BYTES
+    }
+
     fn write(
         &mut self,
         medium: &mut Medium,
         now: Instant,
+        path: PathState,
         start: usize,
         data: &SharedBuffer,
         times: &Times,
     ) -> bool {
-        self.monitor.check(now, self.disk.number, start, data.len());
-        let calm = self.path.lock().calm;
-        let failing = !calm && self.path.lock().failing_until > now;
-        let (faults, chance) = (medium.faults.clone(), &mut self.chance);
-        let mut length = data.len();
+        let sum = sum(data);
+        self.monitor.check(now, self.disk.number, start, data);
+        let mut landing = Landing { start, data: data.clone(), length: data.len(), sum, submitted: now };
+        if path.calm {
+            medium.land_at(times.effect, landing);
+            return false;
+        }
+        let failing = path.failing_until > now;
         let mut failed = failing;
         let mut fault = None;
-        if calm {
-        } else if failing || chance.hits(faults.error) {
-            medium.counters.errors += 1;
+        if failing || self.chance.hits(medium.faults.error) {
+            medium.counters.count(Fault::Error);
             failed = true;
             fault = Some("write error");
             // After an error nobody knows: nothing, a part, or all of it lands.
-            length = match chance.below(4) {
+            landing.length = match self.chance.below(4) {
                 0 => data.len(),
-                1 => chance.index(data.len() / SECTOR_BYTES) * SECTOR_BYTES,
+                1 => self.torn(data.len()),
                 _ => 0,
             };
-        } else if chance.hits(faults.lost) {
-            medium.counters.lost += 1;
+        } else if self.chance.hits(medium.faults.lost) {
+            medium.counters.count(Fault::Lost);
             fault = Some("lost write");
-            length = 0;
-        } else if chance.hits(faults.torn) {
-            medium.counters.torn += 1;
+            landing.length = 0;
+        } else if self.chance.hits(medium.faults.torn) {
+            landing.length = self.torn(data.len());
+            let inside = !landing.length.is_multiple_of(BLOCK_BYTES);
+            medium.counters.count(if inside { Fault::TornInBlock } else { Fault::TornAtBlock });
             fault = Some("torn write");
-            length = chance.index(data.len() / SECTOR_BYTES) * SECTOR_BYTES;
-        } else if chance.hits(faults.late) {
-            medium.counters.late += 1;
+        } else if self.chance.hits(medium.faults.late) {
+            medium.counters.count(Fault::Late);
             fault = Some("write that lands late once more");
-            let later = chance.duration(Duration::from_millis(1), Duration::from_secs(90));
-            medium.at(times.done + later, Moment::Land { start, data: data.clone(), length });
+            let later = self.chance.duration(Duration::from_millis(1), medium.faults.late_most);
+            let again = Landing { data: data.clone(), ..landing };
+            medium.land_at(times.done + later, again);
+        } else if self.chance.hits(medium.faults.misdirected_write) {
+            medium.counters.count(Fault::MisdirectedWrite);
+            fault = Some("misdirected write");
+            landing.start = self.astray(start, data.len());
         }
         if let Some(fault) = fault {
             self.report(now, fault, start);
         }
-        if length > 0 {
-            medium.at(times.effect, Moment::Land { start, data: data.clone(), length });
+        if landing.length > 0 {
+            medium.land_at(times.effect, landing);
         }
         failed
     }
@@ -396,44 +325,45 @@ impl DiskDevice {
         &mut self,
         medium: &mut Medium,
         now: Instant,
+        path: PathState,
         start: usize,
         buffer: Buffer,
         times: &Times,
     ) -> (u64, bool) {
-        let calm = self.path.lock().calm;
-        let failing = !calm && self.path.lock().failing_until > now;
-        let (faults, chance) = (medium.faults.clone(), &mut self.chance);
+        if path.calm {
+            return (medium.look_at(times.effect, start, LookFault::None, buffer), false);
+        }
+        let failing = path.failing_until > now;
         let mut failed = failing;
         let mut fault = LookFault::None;
         let mut told = None;
-        if calm {
-        } else if failing || chance.hits(faults.error) {
-            medium.counters.errors += 1;
+        if failing || self.chance.hits(medium.faults.error) {
+            medium.counters.count(Fault::Error);
             failed = true;
             told = Some("read error");
-        } else if chance.hits(faults.stale) {
-            medium.counters.stale += 1;
+        } else if self.chance.hits(medium.faults.stale) {
+            medium.counters.count(Fault::Stale);
             fault = LookFault::Stale;
             told = Some("stale read");
-        } else if chance.hits(faults.flipped) {
-            medium.counters.flipped += 1;
-            fault = LookFault::Flip(chance.bits() >> 1);
+        } else if self.chance.hits(medium.faults.flipped) {
+            medium.counters.count(Fault::Flipped);
+            fault = LookFault::Flip(self.chance.bits() >> 1);
             told = Some("flipped bit");
+        } else if self.chance.hits(medium.faults.misdirected_read) {
+            medium.counters.count(Fault::MisdirectedRead);
+            fault = LookFault::Elsewhere(self.astray(start, buffer.len()));
+            told = Some("misdirected read");
         }
         if let Some(told) = told {
             self.report(now, told, start);
         }
-        medium.next += 1;
-        let look = medium.next;
-        medium.looks.insert(look, buffer);
-        medium.at(times.effect, Moment::Look { look, start, fault });
-        (look, failed)
+        (medium.look_at(times.effect, start, fault, buffer), failed)
     }
 }
 
 impl BlockDevice for DiskDevice {
     fn geometry(&self) -> Geometry {
-        let bytes = self.disk.lock().bytes.len();
+        let bytes = self.disk.blocks * BLOCK_BYTES;
         Geometry {
             block_size: BlockSize::B512,
             block_count: BlockCount((bytes / SECTOR_BYTES) as u64),
@@ -460,15 +390,16 @@ impl BlockDevice for DiskDevice {
             let disk = self.disk.clone();
             let mut medium = disk.lock();
             medium.advance(now);
-            let times = self.times(&mut medium, now);
+            let path = *self.path.lock();
+            let times = self.times(&mut medium, path, now);
             let byte = |lba: storage_mapping::Lba| usize::try_from(lba.0).expect("checked") * SECTOR_BYTES;
             let (kind, failed) = match request.operation {
                 Operation::Read { lba, buffer } => {
-                    let (look, failed) = self.read(&mut medium, now, byte(lba), buffer, &times);
+                    let (look, failed) = self.read(&mut medium, now, path, byte(lba), buffer, &times);
                     (FlyingKind::Read { look }, failed)
                 }
                 Operation::Write { lba, data, .. } => {
-                    let failed = self.write(&mut medium, now, byte(lba), &data, &times);
+                    let failed = self.write(&mut medium, now, path, byte(lba), &data, &times);
                     (FlyingKind::Write(data), failed)
                 }
                 Operation::Flush => (FlyingKind::Flush, false),
@@ -487,7 +418,7 @@ impl BlockDevice for DiskDevice {
             FlyingKind::Read { look } => {
                 let mut medium = self.disk.lock();
                 medium.advance(now);
-                IoBuffer::Read(medium.looks.remove(&look).expect("a look keeps its buffer until now"))
+                IoBuffer::Read(medium.take_look(look).expect("a look keeps its buffer until now"))
             }
             FlyingKind::Write(data) => IoBuffer::Write(data),
             FlyingKind::Flush => IoBuffer::None,

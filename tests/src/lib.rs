@@ -2,10 +2,11 @@
 //!
 //! Read it in this order:
 //!
-//! * [`plan`]: what one seed does;
+//! * [`plan`], [`fault`]: what one seed does, and what can go wrong;
 //! * [`world`]: the loop and what happens to hosts from outside;
 //! * [`lane`], [`host`]: a process of a host, and what remains of it;
-//! * [`site`], [`disk`]: the volume, and disks that misbehave;
+//! * [`site`], [`disk`]: the volume, and disks that misbehave; [`stand_in`]: cheap keys;
+//! * [`damage`]: what is written past every rule;
 //! * [`files`]: what is sent, and where it must be in the end;
 //! * [`checker`]: what must hold, one promise a file;
 //! * [`trace`]: what happened, as lines and as one number;
@@ -16,12 +17,15 @@
 
 pub mod chance;
 pub mod checker;
+pub mod damage;
 pub mod disk;
+pub mod fault;
 pub mod files;
 pub mod host;
 pub mod lane;
 pub mod plan;
 pub mod runner;
 pub mod site;
+pub mod stand_in;
 pub mod trace;
 pub mod world;

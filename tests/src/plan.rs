@@ -15,11 +15,13 @@ pub enum Edition {
     First,
     /// Processes are also stopped in order; faults of requests are more frequent.
     Second,
+    /// Smaller jobs on more hosts, and every kind of fault.
+    Third,
 }
 
 impl Edition {
     /// The one that new seeds run under.
-    pub const LATEST: Self = Self::Second;
+    pub const LATEST: Self = Self::Third;
 }
 
 /// How disks behave; probabilities in millionths per request.
@@ -33,12 +35,22 @@ pub struct DiskFaults {
     pub error: u32,
     /// One bit of a read is wrong.
     pub flipped: u32,
-    /// A write lands once more, up to 90 s later.
+    /// A write lands once more, later.
     pub late: u32,
+    /// How much later, at most.
+    pub late_most: Duration,
     /// A write is acknowledged and not done.
     pub lost: u32,
-    /// A request takes up to a minute longer.
+    /// Writes may land after younger ones: the medium keeps count.
+    pub may_overtake: bool,
+    /// A read gets the bytes of another place.
+    pub misdirected_read: u32,
+    /// A write lands in another place.
+    pub misdirected_write: u32,
+    /// A request takes longer.
     pub slow: u32,
+    /// How much longer, at most.
+    pub slow_most: Duration,
     /// A read sees what was there before the last write.
     pub stale: u32,
     /// A part of a write lands.
@@ -49,7 +61,18 @@ impl DiskFaults {
     /// The same disk in good health.
     #[must_use]
     pub fn stopped(&self) -> Self {
-        Self { error: 0, flipped: 0, late: 0, lost: 0, slow: 0, stale: 0, torn: 0, ..self.clone() }
+        Self {
+            error: 0,
+            flipped: 0,
+            late: 0,
+            lost: 0,
+            misdirected_read: 0,
+            misdirected_write: 0,
+            slow: 0,
+            stale: 0,
+            torn: 0,
+            ..self.clone()
+        }
     }
 }
 
@@ -72,6 +95,31 @@ pub struct JobPlan {
     pub start: Duration,
 }
 
+/// How often things happen to hosts.
+#[derive(Clone, Debug, Default)]
+pub struct HostFaults {
+    /// Times that a bell is flooded for a while.
+    pub bell_floods: u64,
+    /// Times that a bell is set back or cleared.
+    pub bell_losses: u64,
+    /// Processes or hosts killed; of hosts, one in four.
+    pub crashes: u64,
+    /// Paths that fail for a while.
+    pub path_failures: u64,
+    /// Paths that hang for a while.
+    pub hangs: u64,
+    /// Longest time that a path hangs or fails.
+    pub path_most: Duration,
+    /// Processes paused.
+    pub pauses: u64,
+    /// Longest pause.
+    pub pause_most: Duration,
+    /// Users who stop a command, or end a serving process in order.
+    pub stops: u64,
+    /// Tables and records overwritten.
+    pub wipes: u64,
+}
+
 /// Everything about a run that is decided before it starts.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -91,20 +139,14 @@ pub struct Plan {
     pub window: u16,
     /// Payload of a segment.
     pub segment_bytes: u32,
+    /// The key exchange is the real one.
+    pub real_keys: bool,
     /// How disks behave.
     pub faults: DiskFaults,
     /// When faults stop.
     pub fault_time: Duration,
-    /// Processes killed.
-    pub crashes: u64,
-    /// Users who stop a command, or end a serving process in order.
-    pub stops: u64,
-    /// Processes paused.
-    pub pauses: u64,
-    /// Paths that hang for a while.
-    pub hangs: u64,
-    /// Paths that fail for a while.
-    pub path_failures: u64,
+    /// What happens to hosts.
+    pub host_faults: HostFaults,
     /// The jobs.
     pub jobs: Vec<JobPlan>,
 }
@@ -113,6 +155,50 @@ impl Plan {
     /// The plan of `seed`.
     #[must_use]
     pub fn of_seed(edition: Edition, seed: u64) -> Self {
+        if edition >= Edition::Third { Self::swarm(seed) } else { Self::early(edition, seed) }
+    }
+
+    fn swarm(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let hosts = match chance.below(64) {
+            0 => 5 + chance.index(4),
+            1..8 => 3,
+            8..10 => 4,
+            _ => 2,
+        };
+        let command_lanes = if chance.below(8) == 0 { 2 } else { 1 };
+        let quiet = chance.below(16) == 0;
+        let fault_time = match chance.below(64) {
+            _ if quiet => Duration::ZERO,
+            0 => Duration::from_secs(chance.range(150, 3600)),
+            1..6 => Duration::from_secs(chance.range(20, 150)),
+            _ => chance.duration(Duration::from_millis(300), Duration::from_secs(20)),
+        };
+        let host_faults = host_faults(&mut chance, quiet);
+        let faults = swarm_disk_faults(&mut chance, quiet);
+        let jobs = match chance.below(8) {
+            0 => chance.range(3, 5),
+            1..4 => 2,
+            _ => 1,
+        };
+        Self {
+            seed,
+            hosts,
+            command_lanes,
+            paths: *chance.pick(&[1, 1, 1, 1, 2, 2, 2, 3]),
+            secondaries: u16::try_from(chance.below(4)).expect("below 4"),
+            segments_per_lane: *chance.pick(&[4, 6, 10, 20]),
+            window: *chance.pick(&[2, 4, 8, 16, 32, 57]),
+            segment_bytes: 16 << 10,
+            real_keys: chance.below(50) == 0,
+            faults,
+            fault_time,
+            host_faults,
+            jobs: (0..jobs).map(|_| small_job(&mut chance, hosts, command_lanes)).collect(),
+        }
+    }
+
+    fn early(edition: Edition, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let hosts = if chance.below(4) == 0 { 3 } else { 2 };
         let command_lanes = if chance.below(4) == 0 { 2 } else { 1 };
@@ -123,9 +209,16 @@ impl Plan {
         };
         let crashes = count(&mut chance, 6);
         let stops = if edition >= Edition::Second { count(&mut chance, 3) } else { 0 };
-        let pauses = count(&mut chance, 4);
-        let hangs = count(&mut chance, 3);
-        let path_failures = count(&mut chance, 3);
+        let host_faults = HostFaults {
+            crashes,
+            stops,
+            pauses: count(&mut chance, 4),
+            pause_most: Duration::from_secs(90),
+            hangs: count(&mut chance, 3),
+            path_failures: count(&mut chance, 3),
+            path_most: Duration::from_secs(150),
+            ..HostFaults::default()
+        };
         let faults = disk_faults(edition, &mut chance, quiet);
         let jobs = (0..chance.range(1, 4)).map(|_| job(&mut chance, hosts, command_lanes)).collect();
         Self {
@@ -137,13 +230,10 @@ impl Plan {
             segments_per_lane: *chance.pick(&[4, 6, 10, 20, 40]),
             window: *chance.pick(&[2, 4, 8, 16, 32]),
             segment_bytes: 16 << 10,
+            real_keys: true,
             faults,
             fault_time,
-            crashes,
-            stops,
-            pauses,
-            hangs,
-            path_failures,
+            host_faults,
             jobs,
         }
     }
@@ -152,6 +242,84 @@ impl Plan {
     #[must_use]
     pub fn lanes(&self) -> u16 {
         u16::try_from(self.hosts).expect("few hosts") * (1 + self.command_lanes)
+    }
+}
+
+/// Of each kind none at all in most runs, so that the others are seen alone.
+fn host_faults(chance: &mut Chance, quiet: bool) -> HostFaults {
+    let mut count = |one_in: u64, most: u64| {
+        if quiet || chance.below(one_in) > 0 { 0 } else { chance.range(1, most) }
+    };
+    HostFaults {
+        bell_floods: count(16, 2),
+        bell_losses: count(8, 4),
+        crashes: count(2, 5),
+        path_failures: count(4, 3),
+        hangs: count(4, 3),
+        stops: count(4, 3),
+        wipes: count(8, 4),
+        pauses: count(3, 4),
+        pause_most: Duration::from_secs(*chance.pick(&[1, 90, 90, 3600])),
+        path_most: Duration::from_secs(*chance.pick(&[1, 150, 150, 3600])),
+    }
+}
+
+fn swarm_disk_faults(chance: &mut Chance, quiet: bool) -> DiskFaults {
+    let low = *chance.pick(&[50, 100, 1000]);
+    let high = low * *chance.pick(&[2, 10, 50]);
+    let mut rate = |most: u64| {
+        if quiet || chance.below(3) > 0 {
+            0
+        } else {
+            u32::try_from(chance.range(most / 40, most)).expect("small")
+        }
+    };
+    let mut faults = DiskFaults {
+        latency_low: Duration::from_micros(low),
+        latency_high: Duration::from_micros(high),
+        error: rate(20_000),
+        flipped: rate(20_000),
+        late: rate(50_000),
+        lost: rate(30_000),
+        misdirected_read: rate(20_000),
+        misdirected_write: rate(10_000),
+        slow: rate(3_000),
+        stale: rate(50_000),
+        torn: rate(30_000),
+        late_most: Duration::ZERO,
+        slow_most: Duration::ZERO,
+        may_overtake: true,
+    };
+    faults.late_most = Duration::from_secs(*chance.pick(&[1, 90, 90, 600]));
+    faults.slow_most = Duration::from_secs(*chance.pick(&[1, 60, 60, 300]));
+    faults
+}
+
+fn small_job(chance: &mut Chance, hosts: usize, command_lanes: u16) -> JobPlan {
+    let requester = chance.index(hosts);
+    let responder = (requester + 1 + chance.index(hosts - 1)) % hosts;
+    let files = *chance.pick(&[1, 1, 1, 2, 3, 6]);
+    JobPlan {
+        requester,
+        responder,
+        lane: u16::try_from(chance.range(1, command_lanes.into())).expect("few lanes"),
+        pull: chance.below(2) == 0,
+        recursive: chance.below(4) == 0,
+        sizes: (0..files).map(|_| small_size(chance)).collect(),
+        start: chance.duration(Duration::from_millis(1), Duration::from_secs(2)),
+    }
+}
+
+fn small_size(chance: &mut Chance) -> u64 {
+    match chance.below(16) {
+        0 => 0,
+        1 => 1,
+        2..7 => chance.below(8 << 10),
+        7..9 => (16 << 10) * chance.range(1, 3) + chance.below(3) - 1,
+        9..14 => chance.below(64 << 10),
+        14 => chance.below(200 << 10),
+        _ if chance.below(16) == 0 => chance.below(1 << 20),
+        _ => chance.below(20 << 10),
     }
 }
 
@@ -176,6 +344,11 @@ fn disk_faults(edition: Edition, chance: &mut Chance, quiet: bool) -> DiskFaults
         slow: rate(2_000, 2_000),
         stale: rate(50_000, 50_000),
         torn: rate(20_000, 30_000),
+        misdirected_read: 0,
+        misdirected_write: 0,
+        late_most: Duration::from_secs(90),
+        slow_most: Duration::from_secs(60),
+        may_overtake: true,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::disk::FaultCounters;
+use crate::fault::FaultCounters;
 use crate::plan::{Edition, Plan};
 use crate::trace::Trace;
 use crate::world::{Report, World};

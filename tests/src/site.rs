@@ -2,8 +2,10 @@
 //!
 //! Not here: time and faults (`world`, `disk`).
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use multipath::{FailoverConfig, MultipathDevice};
@@ -13,27 +15,30 @@ use transfer_core::enrolment::read_host_table;
 use transfer_core::format::host_table::HostRecord;
 use transfer_core::node::Node;
 use transfer_core::protocol::endpoint::{AllowedPeer, Endpoint, EndpointConfig, owned_ranges};
-use transfer_core::protocol::handshake::{Secrets, public_key};
+use transfer_core::protocol::handshake::{Curve, Secrets, public_key_on, x25519};
 use transfer_core::protocol::startup::LocalState;
 use transfer_core::random::SeededRandom;
 use volume::layout::{PlanError, PlannedDevice, VolumePlan};
 use volume::record::Text;
 use volume::sync::Waiter;
-use volume::{Layout, OwnedRanges, create, open};
-use zeroize::Zeroizing;
+use volume::{Layout, OwnedRanges, Volume, create, open};
 
 use crate::chance::Chance;
+use crate::checker::nonces::Nonces;
 use crate::checker::ownership::Monitor;
-use crate::disk::{PathControl, SharedDisk};
+use crate::disk::{Image, PathControl, SharedDisk};
 use crate::files::host_name;
 use crate::host::Process;
 use crate::lane::Lane;
 use crate::plan::Plan;
+use crate::stand_in;
 use crate::trace::Trace;
 
 const VOLUME_ID: [u8; 16] = [3; 16];
 /// Connections per lane and role.
 const CONNECTIONS: u16 = 4;
+/// Hosts of a run, at most.
+const HOSTS_MAX: usize = 8;
 
 /// Why a run cannot begin: an error of the simulator, not of what it tests.
 #[derive(Debug, Error)]
@@ -57,77 +62,94 @@ pub struct Site {
     pub disks: Vec<SharedDisk>,
     /// The paths, by host, disk and number.
     pub paths: Vec<Vec<Vec<PathControl>>>,
-    layout: Arc<Layout>,
+    /// What lies where.
+    pub layout: Arc<Layout>,
     peers: Vec<AllowedPeer>,
+    curve: Curve,
+    /// Nothing is spared that a program does.
+    is_real: bool,
+    nonces: Nonces,
+    opened: Option<Opening>,
     trace: Trace,
 }
 
+/// What was read when a volume was opened, and what its guarded blocks were then.
+#[derive(Debug)]
+struct Opening {
+    guarded_changes: u64,
+    rows: Arc<Vec<Option<HostRecord>>>,
+}
+
+/// A volume as the administrator made it, for all runs that have the same one.
+#[derive(Clone, Debug)]
+struct Created {
+    layout: Arc<Layout>,
+    records: Vec<(usize, HostRecord)>,
+    blocks: Vec<u64>,
+    images: Vec<Image>,
+}
+
+/// What tells one created volume from another.
+type Shape = (usize, u16, u16, u64, u32, bool);
+
+thread_local! {
+    static CREATED: RefCell<BTreeMap<Shape, Created>> = const { RefCell::new(BTreeMap::new()) };
+}
+
 impl Site {
-    /// Makes disks and writes the volume; gives the lanes that have their place on it.
+    /// Makes disks with the volume; gives the lanes that have their place on it.
     ///
     /// # Errors
     /// See [`SiteError`].
     ///
     /// # Panics
     /// If the simulator's own names do not fit a row.
-    pub fn new(plan: &Plan, chance: &mut Chance, trace: &Trace) -> Result<(Self, Vec<Lane>), SiteError> {
-        let admin = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).expect("32 bytes are a seed");
-        let lanes = plan.lanes();
-        let segment_blocks = u64::from(plan.segment_bytes) / 4096 + 1;
-        let needed = u64::from(lanes) * plan.segments_per_lane * segment_blocks;
-        // Regions of the master start at whole MiB: eight of them hold everything of a few lanes.
-        let blocks_of = |device: u16| match (device, plan.secondaries) {
-            (0, 0) => 8 * 256 + needed,
-            (0, _) => 8 * 256,
-            (_, count) => 256 + needed / u64::from(count) + segment_blocks,
+    pub fn new(plan: &Plan, trace: &Trace) -> Result<(Self, Vec<Lane>), SiteError> {
+        let created = Created::of(plan)?;
+        let guarded = |device: u16| match device {
+            0 => created.layout.master.region(2).start,
+            other => open::master_copy_blocks(other.into()).end,
         };
-        let devices: Vec<u64> = (0..=plan.secondaries).map(blocks_of).collect();
-        let planned = devices.iter().enumerate().map(|(index, blocks)| {
-            PlannedDevice::new(&format!("disk{index}"), *blocks).expect("a short name")
-        });
-        let volume_plan = VolumePlan {
-            devices: planned.collect(),
-            lanes,
-            connections: CONNECTIONS,
-            segment_payload_bytes: plan.segment_bytes,
-            volume_id: VOLUME_ID,
-            time_id: 1,
-            unix_filename: "disk0".into(),
+        let disk = |((number, blocks), image): ((u16, &u64), &Image)| {
+            let disk = SharedDisk::new(number, *blocks, plan.faults.clone());
+            disk.set_image(image);
+            disk.guard(guarded(number));
+            disk
         };
-        let layout = Arc::new(volume_plan.layout(&admin)?);
-        let lanes = enrol(plan, &layout, &admin);
-        let disk = |(number, blocks): (u16, &u64)| SharedDisk::new(number, *blocks, plan.faults.clone());
-        let disks: Vec<_> = (0..).zip(&devices).map(disk).collect();
-        let extra: Vec<_> = lanes.iter().flat_map(|lane| lane.record.pages(&layout)).collect();
-        let path = PathControl::default();
-        path.set_calm(true);
-        let monitor = Monitor::new("admin", OwnedRanges::everything());
-        let open = disks.iter().map(|disk| {
-            Box::new(disk.device(&path, monitor.clone(), chance.fork(), trace.clone()))
-                as Box<dyn BlockDevice>
-        });
-        create::create(&calm_waiter(Instant::ZERO), open.collect(), &layout, &extra)?;
+        let disks: Vec<_> = (0..).zip(&created.blocks).zip(&created.images).map(disk).collect();
         let paths = (0..plan.hosts)
             .map(|_| {
                 let of_disk = || (0..plan.paths).map(|_| PathControl::default()).collect();
                 disks.iter().map(|_| of_disk()).collect()
             })
             .collect();
-        let peers =
-            (0..plan.hosts).map(|host| AllowedPeer { name: host_name(host), key: public_key(&key(host)) });
-        Ok((Self { disks, paths, layout, peers: peers.collect(), trace: trace.clone() }, lanes))
+        let curve = curve_of(plan);
+        let peers = (0..plan.hosts)
+            .map(|host| AllowedPeer { name: host_name(host), key: public_key_of(plan.real_keys, host) });
+        let lanes = created.records.iter().map(|(host, record)| Lane::new(*host, record.clone())).collect();
+        let site = Self {
+            disks,
+            paths,
+            nonces: Nonces::new(Arc::clone(&created.layout)),
+            layout: created.layout,
+            peers: peers.collect(),
+            curve,
+            is_real: plan.real_keys,
+            opened: None,
+            trace: trace.clone(),
+        };
+        Ok((site, lanes))
     }
 
-    /// A new process on `lane`.
+    /// A new process on `lane`, unless what the administrator wrote is damaged.
     ///
     /// # Panics
-    /// If the volume does not open: its control blocks are never written after it was made.
-    #[must_use]
-    pub fn start(&self, plan: &Plan, lane: &Lane, chance: &mut Chance, now: Instant) -> Process {
+    /// If the paths of a host to one disk differ: an error of the simulator.
+    pub fn start(&mut self, plan: &Plan, lane: &Lane, chance: &mut Chance, now: Instant) -> Option<Process> {
         let name = lane.name();
-        let monitor = Monitor::new(&name, owned_ranges(&self.layout, &lane.record));
+        let owned = owned_ranges(&self.layout, &lane.record);
+        let monitor = Monitor::new(&name, owned.clone(), Some(self.nonces.clone()));
         let paths = &self.paths[lane.host];
-        paths.iter().flatten().for_each(|path| path.set_calm(true));
         let devices = self.disks.iter().zip(paths).map(|(disk, paths)| {
             let mut opened: Vec<_> = paths
                 .iter()
@@ -142,22 +164,53 @@ impl Site {
             let config = FailoverConfig::default();
             Box::new(MultipathDevice::new(opened, config).expect("equal paths")) as Box<dyn BlockDevice>
         });
-        let waiter = calm_waiter(now);
-        let opened = open::open(&waiter, devices.collect(), Some(VOLUME_ID), None).expect("a whole volume");
-        let mut volume = opened.volume;
-        let master = volume.device_mut(0).expect("a volume has a master");
-        let table = read_host_table(&waiter, master.as_mut(), &self.layout).expect("a calm disk");
-        paths.iter().flatten().for_each(|path| path.set_calm(false));
-        volume.own(owned_ranges(&self.layout, &lane.record));
+        let devices = devices.collect();
+        let (mut volume, rows) = self.open(devices, lane.host, now)?;
+        volume.own(owned);
         let pool = BufferPool::new();
         let config = self.endpoint_config(plan, lane, lane.local.clone());
         let mut seed = [0; 32];
         seed.chunks_exact_mut(8).for_each(|part| part.copy_from_slice(&chance.bits().to_le_bytes()));
         let random = Box::new(SeededRandom::new(&seed));
-        let hosts = Arc::new(table.rows);
-        let endpoint = Endpoint::new(Arc::clone(&self.layout), hosts, config, pool.clone(), random, now);
+        let endpoint = Endpoint::new(Arc::clone(&self.layout), rows, config, pool.clone(), random, now);
         let node = Node::new(endpoint, pool.clone(), "simulated");
-        Process::new(name, node, pool, volume, chance.fork(), self.trace.clone(), now)
+        Some(Process::new(name, node, pool, volume, chance.fork(), self.trace.clone(), now))
+    }
+
+    /// Opens the volume as a process does. What nobody changed since it was read is not read again.
+    fn open(
+        &mut self,
+        devices: Vec<Box<dyn BlockDevice>>,
+        host: usize,
+        now: Instant,
+    ) -> Option<(Volume, Arc<Vec<Option<HostRecord>>>)> {
+        let guarded_changes = self.disks.iter().map(SharedDisk::guarded_changes).sum();
+        let is_known = |opened: &&Opening| !self.is_real && opened.guarded_changes == guarded_changes;
+        if let Some(opened) = self.opened.as_ref().filter(is_known) {
+            let volume = Volume::of_verified(devices, Layout::clone(&self.layout));
+            return Some((volume, Arc::clone(&opened.rows)));
+        }
+        let paths = self.paths[host].iter().flatten();
+        paths.clone().for_each(|path| path.set_calm(true));
+        let waiter = calm_waiter(now);
+        let opened = open::open(&waiter, devices, Some(VOLUME_ID), None);
+        let opened = opened.map_err(|error| error.to_string()).and_then(|opened| {
+            let mut volume = opened.volume;
+            let master = volume.device_mut(0).expect("a volume has a master");
+            let table = read_host_table(&waiter, master.as_mut(), &self.layout);
+            table.map(|table| (volume, Arc::new(table.rows))).map_err(|error| error.to_string())
+        });
+        paths.for_each(|path| path.set_calm(false));
+        match opened {
+            Ok((volume, rows)) => {
+                self.opened = Some(Opening { guarded_changes, rows: Arc::clone(&rows) });
+                Some((volume, rows))
+            }
+            Err(error) => {
+                self.trace.line(now, "volume", &format!("host{host} cannot open it: {error}"));
+                None
+            }
+        }
     }
 
     fn endpoint_config(&self, plan: &Plan, lane: &Lane, local: LocalState) -> EndpointConfig {
@@ -165,7 +218,7 @@ impl Site {
         EndpointConfig {
             own: lane.record.clone(),
             answers: lane.is_serving(),
-            secrets: Secrets { private_key: Zeroizing::new(key(lane.host)), fleet_secret: None },
+            secrets: Secrets { curve: self.curve, ..Secrets::new(key(lane.host)) },
             peers: self.peers.iter().filter(|peer| peer.name != own_name).cloned().collect(),
             window: plan.window,
             connections_per_peer_max: CONNECTIONS.into(),
@@ -174,16 +227,93 @@ impl Site {
     }
 }
 
+impl Created {
+    fn of(plan: &Plan) -> Result<Self, SiteError> {
+        let shape = (
+            plan.hosts,
+            plan.command_lanes,
+            plan.secondaries,
+            plan.segments_per_lane,
+            plan.segment_bytes,
+            plan.real_keys,
+        );
+        if let Some(created) = CREATED.with_borrow(|created| created.get(&shape).cloned()) {
+            return Ok(created);
+        }
+        let created = Self::create(plan)?;
+        CREATED.with_borrow_mut(|all| all.insert(shape, created.clone()));
+        Ok(created)
+    }
+
+    fn create(plan: &Plan) -> Result<Self, SiteError> {
+        let admin = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).expect("32 bytes are a seed");
+        let lanes = plan.lanes();
+        let segment_blocks = u64::from(plan.segment_bytes) / 4096 + 1;
+        let needed = u64::from(lanes) * plan.segments_per_lane * segment_blocks;
+        // Regions of the master start at whole MiB: eight of them hold everything of a few lanes.
+        let tables = if lanes > 12 { 16 * 256 } else { 8 * 256 };
+        let blocks_of = |device: u16| match (device, plan.secondaries) {
+            (0, 0) => tables + needed,
+            (0, _) => tables,
+            (_, count) => 256 + needed / u64::from(count) + segment_blocks,
+        };
+        let blocks: Vec<u64> = (0..=plan.secondaries).map(blocks_of).collect();
+        let planned = blocks.iter().enumerate().map(|(index, blocks)| {
+            PlannedDevice::new(&format!("disk{index}"), *blocks).expect("a short name")
+        });
+        let volume_plan = VolumePlan {
+            devices: planned.collect(),
+            lanes,
+            connections: CONNECTIONS,
+            segment_payload_bytes: plan.segment_bytes,
+            volume_id: VOLUME_ID,
+            time_id: 1,
+            unix_filename: "disk0".into(),
+        };
+        let layout = Arc::new(volume_plan.layout(&admin)?);
+        let records = enrol(plan, &layout, &admin);
+        let healthy = plan.faults.stopped();
+        let disk = |(number, blocks): (u16, &u64)| SharedDisk::new(number, *blocks, healthy.clone());
+        let disks: Vec<_> = (0..).zip(&blocks).map(disk).collect();
+        let extra: Vec<_> = records.iter().flat_map(|(_, record)| record.pages(&layout)).collect();
+        let path = PathControl::default();
+        path.set_calm(true);
+        let monitor = Monitor::new("admin", OwnedRanges::everything(), None);
+        let open = disks.iter().map(|disk| {
+            Box::new(disk.device(&path, monitor.clone(), Chance::new(0), Trace::new(false)))
+                as Box<dyn BlockDevice>
+        });
+        create::create(&calm_waiter(Instant::ZERO), open.collect(), &layout, &extra)?;
+        let images = disks.iter().map(SharedDisk::to_image).collect();
+        Ok(Self { layout, records, blocks, images })
+    }
+}
+
 /// The rows of all lanes: of each host the serving one first.
-fn enrol(plan: &Plan, layout: &Layout, admin: &Ed25519KeyPair) -> Vec<Lane> {
+fn enrol(plan: &Plan, layout: &Layout, admin: &Ed25519KeyPair) -> Vec<(usize, HostRecord)> {
     let lanes = (0..plan.hosts).flat_map(|host| (0..=plan.command_lanes).map(move |lane| (host, lane)));
     (0..)
         .zip(lanes)
         .map(|(row, (host, lane))| {
             let name = Text::new(&host_name(host)).expect("a short name");
-            Lane::new(host, HostRecord::new(layout, row, name, public_key(&key(host)), lane, admin))
+            let key = public_key_of(plan.real_keys, host);
+            (host, HostRecord::new(layout, row, name, key, lane, admin))
         })
         .collect()
+}
+
+fn curve_of(plan: &Plan) -> Curve {
+    if plan.real_keys { x25519 } else { stand_in::curve }
+}
+
+/// Public keys of hosts on the two curves; they are the same in every run.
+fn public_key_of(real: bool, host: usize) -> [u8; 32] {
+    static REAL: OnceLock<Vec<[u8; 32]>> = OnceLock::new();
+    if real {
+        REAL.get_or_init(|| (0..HOSTS_MAX).map(|host| public_key_on(x25519, &key(host))).collect())[host]
+    } else {
+        public_key_on(stand_in::curve, &key(host))
+    }
 }
 
 fn key(host: usize) -> [u8; 32] {

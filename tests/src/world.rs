@@ -16,7 +16,9 @@ use transfer_core::transfer::{LocalFiles, Outcome, SessionEvent, Verdict};
 use crate::chance::Chance;
 use crate::checker::delivery::Delivery;
 use crate::checker::{Violation, liveness};
-use crate::disk::FaultCounters;
+use crate::damage;
+use crate::disk::{Block, SharedDisk};
+use crate::fault::{Fault, FaultCounters};
 use crate::files::Files;
 use crate::lane::{CLOSE_MAX, FAREWELL_MAX, Lane, Life, START_MAX, Stage};
 use crate::plan::Plan;
@@ -32,12 +34,16 @@ enum Happening {
     CrashHost,
     CrashProcess,
     FailPath,
+    FloodBell,
+    FloodBellMore { lane: u16, until: Instant },
     HangPath,
+    LoseBell,
     PauseProcess,
     Persisted { lane: usize, life: u64, state: LocalState },
     Start { lane: usize },
     StopFaults,
     StopProcess,
+    WipeTable,
 }
 
 /// What a run was like.
@@ -83,6 +89,8 @@ pub struct World {
     faults: FaultCounters,
     faults_end: Instant,
     are_faults_over: bool,
+    /// What bells were before they were set back.
+    old_bells: BTreeMap<u16, Box<Block>>,
 }
 
 impl World {
@@ -93,7 +101,11 @@ impl World {
     pub fn new(plan: Plan, trace: Trace) -> Result<Self, SiteError> {
         let mut chance = Chance::new(plan.seed).fork();
         let (files, expected) = Files::new(&plan)?;
-        let (site, mut lanes) = Site::new(&plan, &mut chance, &trace)?;
+        let (site, mut lanes) = Site::new(&plan, &trace)?;
+        // The first editions drew a number for each disk here.
+        for _ in &site.disks {
+            let _ = chance.bits();
+        }
         for (number, job) in plan.jobs.iter().enumerate() {
             let of_job = |lane: &&mut Lane| lane.host == job.requester && lane.record.lane == job.lane;
             lanes.iter_mut().find(of_job).expect("every job has a lane").jobs.push_back(number);
@@ -113,6 +125,7 @@ impl World {
             faults: FaultCounters::default(),
             faults_end: BEGIN + plan.fault_time,
             are_faults_over: false,
+            old_bells: BTreeMap::new(),
             plan,
         };
         world.schedule_everything();
@@ -216,17 +229,18 @@ impl World {
                 self.later(BEGIN + pause, Happening::Start { lane });
             }
         }
-        let plan = &self.plan;
-        let (crashes, stops, pauses) = (plan.crashes, plan.stops, plan.pauses);
-        let (hangs, failures) = (plan.hangs, plan.path_failures);
-        for _ in 0..crashes {
+        let faults = self.plan.host_faults.clone();
+        for _ in 0..faults.crashes {
             let whole = self.chance.below(4) == 0;
             self.sometime(if whole { Happening::CrashHost } else { Happening::CrashProcess });
         }
-        (0..stops).for_each(|_| self.sometime(Happening::StopProcess));
-        (0..pauses).for_each(|_| self.sometime(Happening::PauseProcess));
-        (0..hangs).for_each(|_| self.sometime(Happening::HangPath));
-        (0..failures).for_each(|_| self.sometime(Happening::FailPath));
+        (0..faults.stops).for_each(|_| self.sometime(Happening::StopProcess));
+        (0..faults.pauses).for_each(|_| self.sometime(Happening::PauseProcess));
+        (0..faults.hangs).for_each(|_| self.sometime(Happening::HangPath));
+        (0..faults.path_failures).for_each(|_| self.sometime(Happening::FailPath));
+        (0..faults.bell_floods).for_each(|_| self.sometime(Happening::FloodBell));
+        (0..faults.bell_losses).for_each(|_| self.sometime(Happening::LoseBell));
+        (0..faults.wipes).for_each(|_| self.sometime(Happening::WipeTable));
         self.later(self.faults_end, Happening::StopFaults);
     }
 
@@ -266,32 +280,65 @@ impl World {
             }
             Happening::PauseProcess => {
                 let lane = self.chance.index(self.lanes.len());
-                let pause = self.chance.duration(Duration::from_millis(1), Duration::from_secs(90));
+                let pause = self.chance.duration(Duration::from_millis(1), self.plan.host_faults.pause_most);
                 let until = (now + pause).min(self.faults_end);
                 self.lanes[lane].paused_until = until;
-                self.faults.pauses += 1;
+                self.faults.count(Fault::Pause);
                 self.trace.line(now, "world", &format!("{} pauses until {until}", self.lanes[lane].name()));
             }
             Happening::HangPath | Happening::FailPath => {
                 let host = self.chance.index(self.plan.hosts);
                 let disk = self.chance.index(self.site.disks.len());
                 let number = self.chance.index(self.plan.paths);
-                let length = self.chance.duration(Duration::from_millis(10), Duration::from_secs(150));
+                let length = self.chance.duration(Duration::from_millis(10), self.plan.host_faults.path_most);
                 let until = (now + length).min(self.faults_end);
                 let path = &self.site.paths[host][disk][number];
                 let hangs = matches!(happening, Happening::HangPath);
                 if hangs {
                     path.hang_until(until);
-                    self.faults.hangs += 1;
+                    self.faults.count(Fault::Hang);
                 } else {
                     path.fail_until(until);
+                    self.faults.count(Fault::PathFailure);
                 }
                 let what = if hangs { "hangs" } else { "fails" };
                 let line = format!("path {number} of host{host} to disk {disk} {what} until {until}");
                 self.trace.line(now, "world", &line);
             }
+            Happening::FloodBell => {
+                let lane = self.any_lane();
+                self.faults.count(Fault::BellFlood);
+                let length = self.chance.duration(Duration::from_millis(10), Duration::from_secs(30));
+                self.trace.line(now, "world", &format!("the bell of lane {lane} is flooded for {length:?}"));
+                self.later(now, Happening::FloodBellMore { lane, until: now + length });
+            }
+            Happening::FloodBellMore { lane, until } => {
+                damage::flood_bell(&self.site, &mut self.chance, lane, now);
+                let pause = self.chance.duration(Duration::from_millis(1), Duration::from_millis(100));
+                if now + pause < until {
+                    self.later(now + pause, Happening::FloodBellMore { lane, until });
+                }
+            }
+            Happening::LoseBell => {
+                let lane = self.any_lane();
+                self.faults.count(Fault::BellLost);
+                let old = self.old_bells.get(&lane).map(|old| &**old);
+                let was = damage::lose_bell(&self.site, &mut self.chance, lane, old, now);
+                self.old_bells.insert(lane, was);
+                self.trace.line(now, "world", &format!("the bell of lane {lane} is set back"));
+            }
+            Happening::WipeTable => {
+                let lane = self.any_lane();
+                self.faults.count(Fault::WipedTable);
+                let what = damage::wipe(&self.site, &mut self.chance, lane, now);
+                self.trace.line(now, "world", &what);
+            }
         }
         Ok(())
+    }
+
+    fn any_lane(&mut self) -> u16 {
+        u16::try_from(self.chance.index(self.lanes.len())).expect("few lanes")
     }
 
     fn stop_faults(&mut self) {
@@ -301,7 +348,8 @@ impl World {
         self.are_faults_over = true;
         self.trace.line(self.now, "world", "faults stop");
         self.faults_end = self.now;
-        self.site.disks.iter().for_each(crate::disk::SharedDisk::stop_faults);
+        self.site.disks.iter().for_each(SharedDisk::stop_faults);
+        self.site.disks.iter().for_each(SharedDisk::restore_guarded);
         self.site.paths.iter().flatten().flatten().for_each(crate::disk::PathControl::heal);
         for lane in &mut self.lanes {
             lane.paused_until = lane.paused_until.min(self.now);
@@ -314,7 +362,7 @@ impl World {
             return;
         }
         lane.paused_until = Instant::ZERO;
-        self.faults.crashes += 1;
+        self.faults.count(Fault::Crash);
         let name = self.lanes[index].name();
         self.trace.line(self.now, "world", &format!("{name} is killed"));
         self.start_later(index, Duration::from_secs(40));
@@ -324,7 +372,7 @@ impl World {
     fn stop(&mut self, index: usize) {
         let now = self.now;
         let Some(mut life) = self.lanes[index].life.take() else { return };
-        self.faults.stops += 1;
+        self.faults.count(Fault::Stop);
         self.trace.line(now, "world", &format!("{} is told to stop", life.process.name));
         match life.stage {
             Stage::Working(connection) => {
@@ -351,7 +399,9 @@ impl World {
         }
         lane.lives += 1;
         let serving = lane.is_serving().then(|| self.files.serving(lane.host).expect("the scratch folder"));
-        let process = self.site.start(&self.plan, lane, &mut self.chance, now);
+        let Some(process) = self.site.start(&self.plan, lane, &mut self.chance, now) else {
+            return self.start_later(index, Duration::from_secs(10));
+        };
         let job = job.filter(|_| serving.is_none());
         self.trace.line(now, &process.name, &format!("starts, life {}, job {job:?}", lane.lives));
         self.attempts += u64::from(job.is_some());

@@ -35,7 +35,9 @@ fn many_seeds_keep_every_promise() {
         summary.delivered,
         summary.delivered_bytes
     );
-    println!("faults: {:?}", summary.faults.fields());
+    for (fault, count) in summary.faults.iter() {
+        println!("    {count:>9}  {}", fault.name());
+    }
     println!(
         "longest way back to rest: {:?} (seed {})",
         summary.recovery_longest.0, summary.recovery_longest.1
@@ -60,8 +62,11 @@ fn the_same_seed_is_the_same_run() {
 #[test]
 fn replay() {
     let Some(seed) = number("DISKWIRE_SIM_SEED") else { return };
-    let first = std::env::var("DISKWIRE_SIM_EDITION").is_ok_and(|edition| edition == "1");
-    let edition = if first { Edition::First } else { Edition::LATEST };
+    let edition = match number("DISKWIRE_SIM_EDITION") {
+        Some(1) => Edition::First,
+        Some(2) => Edition::Second,
+        _ => Edition::LATEST,
+    };
     let outcome = run_edition(edition, seed, true);
     println!("seed {seed}: {outcome:#?}");
     assert!(outcome.is_ok());

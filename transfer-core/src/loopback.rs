@@ -16,7 +16,6 @@ use volume::Volume;
 use volume::layout::{Layout, PlannedDevice, VolumePlan};
 use volume::record::Text;
 use volume::sync::Waiter;
-use zeroize::Zeroizing;
 
 use crate::driver::clock::{Clock, OsRandom};
 use crate::enrolment::read_host_table;
@@ -101,7 +100,7 @@ impl Process {
         let config = EndpointConfig {
             own,
             answers: true,
-            secrets: Secrets { private_key: Zeroizing::new(private_key), fleet_secret: None },
+            secrets: Secrets::new(private_key),
             peers: vec![AllowedPeer { name: peer.0.to_owned(), key: peer.1 }],
             window: WINDOW,
             connections_per_peer_max: 2,

@@ -22,7 +22,6 @@ use volume::layout::{PlannedDevice, VolumePlan};
 use volume::record::Text;
 use volume::sync::Waiter;
 use volume::{Volume, create, open};
-use zeroize::Zeroizing;
 
 const BLOCKS: u64 = 6000;
 
@@ -82,7 +81,7 @@ impl Process {
         let config = EndpointConfig {
             answers: own.lane == 0,
             own,
-            secrets: Secrets { private_key: Zeroizing::new([key; 32]), fleet_secret: None },
+            secrets: Secrets::new([key; 32]),
             peers: vec![AllowedPeer { name: peer.0.into(), key: public_key(&[peer.1; 32]) }],
             window: 8,
             connections_per_peer_max: 4,

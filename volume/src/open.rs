@@ -130,7 +130,7 @@ pub fn open(
     let table = read_table(waiter, devices[0].as_mut(), &master, &mut notices)?;
     check_sizes(&devices, &table)?;
     let layout = Layout { master, table };
-    Ok(Opened { volume: Volume::new(devices, layout), notices })
+    Ok(Opened { volume: Volume::of_verified(devices, layout), notices })
 }
 
 /// Every copy that verifies, by the device it was read from.

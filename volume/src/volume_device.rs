@@ -44,7 +44,11 @@ impl std::fmt::Debug for Volume {
 }
 
 impl Volume {
-    pub(crate) fn new(devices: Vec<Box<dyn BlockDevice>>, layout: Layout) -> Self {
+    /// The volume of `layout` on `devices`, in its order. Whoever calls this has verified that they are
+    /// that volume: [`open`](crate::open::open) has, and so has a simulator that starts many processes on
+    /// disks whose control blocks nobody wrote since.
+    #[must_use]
+    pub fn of_verified(devices: Vec<Box<dyn BlockDevice>>, layout: Layout) -> Self {
         let members = devices
             .into_iter()
             .map(|device| Member { device, waiting: VecDeque::new(), refused: VecDeque::new() })

@@ -2,6 +2,7 @@
 
 pub mod delivery;
 pub mod liveness;
+pub mod nonces;
 pub mod ownership;
 
 use storage_mapping::Instant;

@@ -230,6 +230,12 @@ impl BellWatcher {
         }
     }
 
+    /// Whether nothing has happened for so long that looking costs more than waiting.
+    #[must_use]
+    pub fn is_deep(&self, now: Instant) -> bool {
+        self.quiet(now) >= DEEP_AFTER
+    }
+
     /// When to look again.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {

@@ -6,8 +6,10 @@
 //! only after its handshake proved a key of the list that is also the key of its row; if the own beacon
 //! is written by somebody else, everything stops.
 
+mod admin;
 mod answers;
 mod calls;
+mod start;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,14 +17,14 @@ use std::time::Duration;
 
 use storage_mapping::block::time::earliest;
 use storage_mapping::{
-    Buffer, BufferPool, FencePolicy, Instant, IoBuffer, IoCompletion, IoRequest, IoTag, Lba, Operation,
-    SharedBuffer,
+    BufferPool, FencePolicy, Instant, IoBuffer, IoCompletion, IoRequest, IoTag, Lba, Operation, SharedBuffer,
 };
 use thiserror::Error;
 use volume::header::seal_page;
 use volume::record::{Record, Text};
 use volume::{BLOCK_BYTES, BlockAddress, Layout, OwnedRanges};
 
+use super::admin_watch::{AdminRead, AdminWatch};
 use super::connection::{
     Connection, ConnectionId, ConnectionIo, IoCommand, Opening, Peer, Phase, Shared, SlotPairs, binding,
     nonce_low,
@@ -33,7 +35,7 @@ use super::owner_mac::OwnerKey;
 use super::pair::PairWriter;
 use super::pool::SegmentPool;
 use super::seal::{SealDone, SealWork};
-use super::startup::{LocalState, Startup, StartupFailure, StartupIo, StartupStep};
+use super::startup::{LocalState, Startup, StartupFailure, StartupIo};
 use crate::format::control_area::InCall;
 use crate::format::host_table::HostRecord;
 use crate::format::map::{TableMap, address};
@@ -146,6 +148,7 @@ pub enum Event {
 /// What I/O was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
+    Admin(AdminRead),
     Startup(StartupIo),
     BeaconRead,
     BeaconWrite,
@@ -262,6 +265,7 @@ pub struct Endpoint {
     ringing: BTreeMap<ConnectionId, Ringing>,
     watched: BTreeMap<ConnectionId, PeerWatch>,
     next_connection: u64,
+    admin: AdminWatch,
     beacon: BeaconKeeper,
     bell: BellWatcher,
     in_directory: PairWriter,
@@ -338,6 +342,7 @@ impl Endpoint {
             pool: SegmentPool::new(&layout, &config.own),
             in_directory: PairWriter::new(map.in_directory(lane)),
             life: Life::Starting(Box::new(startup)),
+            admin: AdminWatch::new(now),
             beacon: BeaconKeeper::new(now),
             bell: BellWatcher::new(now, scan),
             layout,
@@ -533,6 +538,7 @@ impl Endpoint {
             _ => None,
         };
         match purpose {
+            Purpose::Admin(read) => self.handle_admin(now, read, buffer.as_ref()),
             Purpose::Startup(io) => self.handle_startup_io(now, io, success, buffer.as_ref()),
             Purpose::BeaconRead => self.handle_beacon_read(now, buffer.as_ref()),
             Purpose::BeaconWrite => self.handle_beacon_written(now, success),
@@ -586,6 +592,7 @@ impl Endpoint {
             self.tend_bell(now);
         }
         self.tend_calls(now);
+        self.tend_admin(now);
         self.settle(now);
     }
 
@@ -633,7 +640,7 @@ impl Endpoint {
             Life::Starting(startup) => return startup.next_wakeup(),
             Life::Running => {}
         }
-        let mut wakeup = self.beacon.next_wakeup();
+        let mut wakeup = earliest(self.beacon.next_wakeup(), self.admin.next_wakeup());
         if self.config.answers && !self.leaving {
             wakeup = earliest(wakeup, self.bell.next_wakeup());
         }
@@ -647,39 +654,6 @@ impl Endpoint {
         self.connections
             .values()
             .fold(wakeup, |soonest, connection| earliest(soonest, connection.next_wakeup()))
-    }
-
-    // ---- start ----------------------------------------------------------------------------------
-
-    fn handle_startup_io(&mut self, now: Instant, io: StartupIo, success: bool, buffer: Option<&Buffer>) {
-        if let Life::Starting(startup) = &mut self.life {
-            startup.handle_io(now, &self.layout, &self.owner_key, &self.buffers, io, success, buffer);
-        }
-        self.pump_startup(now);
-    }
-
-    fn pump_startup(&mut self, now: Instant) {
-        loop {
-            let Life::Starting(startup) = &mut self.life else { return };
-            match startup.poll() {
-                None => return,
-                Some(StartupStep::Io(io, command)) => self.out.io.push_back((Purpose::Startup(io), command)),
-                Some(StartupStep::Persist(local)) => self.out.events.push_back(Event::Persist(local)),
-                Some(StartupStep::Failed(failure)) => {
-                    self.life = Life::Stopped;
-                    self.out.events.push_back(Event::Stopped(failure));
-                }
-                Some(StartupStep::Done(identity, slots)) => {
-                    self.identity = identity;
-                    self.slots = slots.into_iter().map(|slot| (slot.process_id, slot)).collect();
-                    self.life = Life::Running;
-                    self.in_directory_dirty = self.config.answers;
-                    self.beacon = BeaconKeeper::new(now);
-                    self.out.events.push_back(Event::Started);
-                    return self.handle_timeout(now);
-                }
-            }
-        }
     }
 
     // ---- upkeep ---------------------------------------------------------------------------------

@@ -113,6 +113,29 @@ pub struct Secrets {
     pub private_key: Zeroizing<[u8; 32]>,
     /// Secret of the fleet, if there is one.
     pub fleet_secret: Option<Zeroizing<[u8; 32]>>,
+    /// The curve of the key exchange.
+    pub curve: Curve,
+}
+
+/// Makes an empty pair of keys of a curve. The program knows [`x25519`] only; a simulator, whose keys
+/// protect nothing, may bring a faster one.
+pub type Curve = fn() -> Box<dyn Dh>;
+
+/// Curve25519, the one on every disk.
+///
+/// # Panics
+/// Never: the library is built with it.
+#[must_use]
+pub fn x25519() -> Box<dyn Dh> {
+    DefaultResolver.resolve_dh(&snow::params::DHChoice::Curve25519).expect("25519 is built in")
+}
+
+impl Secrets {
+    /// A host's secrets, on Curve25519.
+    #[must_use]
+    pub fn new(private_key: [u8; 32]) -> Self {
+        Self { private_key: Zeroizing::new(private_key), fleet_secret: None, curve: x25519 }
+    }
 }
 
 impl std::fmt::Debug for Secrets {
@@ -211,7 +234,16 @@ impl Answering {
 /// The public key of a private one.
 #[must_use]
 pub fn public_key(private_key: &[u8; 32]) -> [u8; 32] {
-    let mut dh = DefaultResolver.resolve_dh(&snow::params::DHChoice::Curve25519).expect("25519 is built in");
+    public_key_on(x25519, private_key)
+}
+
+/// The public key of a private one on `curve`.
+///
+/// # Panics
+/// If its public keys do not have 32 bytes.
+#[must_use]
+pub fn public_key_on(curve: Curve, private_key: &[u8; 32]) -> [u8; 32] {
+    let mut dh = curve();
     dh.set(private_key);
     dh.pubkey().try_into().expect("32 bytes")
 }
@@ -223,7 +255,7 @@ fn builder<'a>(
 ) -> Result<Builder<'a>, HandshakeError> {
     let pattern = if secrets.fleet_secret.is_some() { PATTERN_PSK } else { PATTERN };
     let params: NoiseParams = pattern.parse().expect("a pattern of the library");
-    let resolver = SeededResolver { seed: random_bytes(random) };
+    let resolver = SeededResolver { seed: random_bytes(random), curve: secrets.curve };
     let mut builder = Builder::with_resolver(params, Box::new(resolver) as BoxedCryptoResolver);
     if let Some(secret) = &secrets.fleet_secret {
         builder = builder.psk(2, secret).map_err(|_| HandshakeError::Message)?;
@@ -264,6 +296,7 @@ fn session(state: &mut HandshakeState) -> Session {
 /// The library's primitives, with ephemeral keys from our own source.
 struct SeededResolver {
     seed: [u8; 32],
+    curve: Curve,
 }
 
 struct SeededSnowRandom(SeededRandom);
@@ -279,8 +312,8 @@ impl CryptoResolver for SeededResolver {
     fn resolve_rng(&self) -> Option<Box<dyn SnowRandom>> {
         Some(Box::new(SeededSnowRandom(SeededRandom::new(&self.seed))))
     }
-    fn resolve_dh(&self, choice: &snow::params::DHChoice) -> Option<Box<dyn Dh>> {
-        DefaultResolver.resolve_dh(choice)
+    fn resolve_dh(&self, _choice: &snow::params::DHChoice) -> Option<Box<dyn Dh>> {
+        Some((self.curve)())
     }
     fn resolve_hash(&self, choice: &snow::params::HashChoice) -> Option<Box<dyn Hash>> {
         DefaultResolver.resolve_hash(choice)
@@ -295,7 +328,7 @@ mod tests {
     use super::*;
 
     fn secrets(byte: u8) -> Secrets {
-        Secrets { private_key: Zeroizing::new([byte; 32]), fleet_secret: None }
+        Secrets::new([byte; 32])
     }
 
     fn hello() -> Hello {

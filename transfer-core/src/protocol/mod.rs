@@ -8,6 +8,7 @@
 //! Contract: after any `handle_*` call, poll `poll_io`, `poll_work` and `poll_event` until they give
 //! nothing; call `handle_timeout` when `next_wakeup` has come; `now` never goes back.
 
+pub mod admin_watch;
 pub mod connection;
 pub mod discovery;
 pub mod endpoint;

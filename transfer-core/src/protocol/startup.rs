@@ -78,13 +78,20 @@ pub enum StartupIo {
     Close,
 }
 
-/// Why a lane cannot be taken.
+/// Why a lane cannot be taken, or not be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartupFailure {
     /// Another process with this identity is alive.
     DuplicateIdentity,
     /// The lane's records cannot be read or written.
     Device,
+    /// A device shows nothing of the volume any more, or another volume.
+    DeviceReplaced {
+        /// Which, by its place in the configuration.
+        device: u16,
+    },
+    /// The administrator has evicted this host.
+    Evicted,
 }
 
 /// What the start asks of its endpoint.

@@ -17,6 +17,9 @@ pub const POLL_IDLE_AFTER: Duration = Duration::from_secs(1);
 pub const POLL_IDLE: Duration = Duration::from_millis(100);
 /// Pause in bulk: enough is under way, nobody waits for the next table.
 pub const POLL_BULK: Duration = Duration::from_micros(500);
+/// Without change for this long nothing is under way any more, whatever the window says: the peer or its
+/// device hangs.
+pub const POLL_BULK_FOR: Duration = Duration::from_millis(20);
 /// A publication waits this long for more to go with it, unless somebody waits.
 pub const PUBLISH_GATHER: Duration = Duration::from_micros(200);
 /// Keep-alive while active.
@@ -70,7 +73,7 @@ impl Backoff {
     /// The pause after a read at `now`; `bulk` where nobody waits for the next one.
     pub fn next_pause(&mut self, now: Instant, bulk: bool) -> Duration {
         let quiet = now.since(self.last_change);
-        if bulk {
+        if bulk && quiet < POLL_BULK_FOR {
             return POLL_BULK;
         }
         if quiet >= POLL_IDLE_AFTER {

@@ -116,7 +116,14 @@ impl Endpoint {
         match self.judge_caller(host, &entry) {
             Ok((answering, peer)) => self.answer(now, slot, entry.serial, answering, peer, reader),
             Err(Some(reason)) => self.refuse(now, host, slot, entry.serial, reason),
-            Err(None) => self.counters.refused += 1,
+            Err(None) => {
+                self.counters.refused += 1;
+                if self.hosts.get(usize::from(host)).is_none_or(Option::is_none) {
+                    // Perhaps it was enrolled since: it is judged again when its row is known.
+                    self.seen.remove(&(host, slot));
+                    self.admin.ask(now);
+                }
+            }
         }
     }
 

@@ -66,7 +66,7 @@ impl Endpoint {
                     self.owner_key.mac(&unsealed) == beacon.owner_mac
                 });
                 if ours {
-                    self.stop_duplicate();
+                    self.stop(StartupFailure::DuplicateIdentity);
                 } else {
                     self.beacon.late_writes += 1;
                     self.write_beacon(now);
@@ -75,16 +75,19 @@ impl Endpoint {
         }
     }
 
-    /// Another process has this identity: nothing more is written, not even closing entries.
-    pub(super) fn stop_duplicate(&mut self) {
+    /// The lane is not ours, or the volume is gone: nothing more is written, not even closing entries.
+    pub(super) fn stop(&mut self, failure: StartupFailure) {
+        let reason = match failure {
+            StartupFailure::DuplicateIdentity => CloseReason::DuplicateIdentity,
+            _ => CloseReason::DeviceUnreliable,
+        };
         self.life = Life::Stopped;
         self.out.io.clear();
         for id in self.connections.keys() {
-            let event = Event::Closed { connection: *id, reason: CloseReason::DuplicateIdentity };
-            self.out.events.push_back(event);
+            self.out.events.push_back(Event::Closed { connection: *id, reason });
         }
         self.connections.clear();
-        self.out.events.push_back(Event::Stopped(StartupFailure::DuplicateIdentity));
+        self.out.events.push_back(Event::Stopped(failure));
     }
 
     pub(super) fn write_beacon(&mut self, now: Instant) {
