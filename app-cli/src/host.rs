@@ -16,6 +16,7 @@ use transfer_core::driver::clock::{Clock, OsRandom};
 use transfer_core::enrolment::read_host_table;
 use transfer_core::format::host_table::HostRecord;
 use transfer_core::node::{Node, NodeEvent};
+use transfer_core::protocol::discovery::BELL_WARM;
 use transfer_core::protocol::endpoint::{AllowedPeer, Endpoint, EndpointConfig, owned_ranges};
 use transfer_core::protocol::handshake::Secrets;
 use transfer_core::protocol::startup::StartupFailure;
@@ -167,6 +168,7 @@ impl Host {
             peers: peers(config),
             window: window(config, layout.master.seg_max),
             connections_per_peer_max: usize::from(config.limits.connections),
+            bell_pause: BELL_WARM,
             local: lane_state.load()?,
         };
         let pool = BufferPool::new();

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use transfer_core::protocol::discovery::BELL_WARM;
+
 use crate::chance::Chance;
 
 /// A state of the swarm.
@@ -139,6 +141,8 @@ pub struct Plan {
     pub window: u16,
     /// Payload of a segment.
     pub segment_bytes: u32,
+    /// How often serving hosts look at their bells while they are in use.
+    pub bell_pause: Duration,
     /// The key exchange is the real one.
     pub real_keys: bool,
     /// How disks behave.
@@ -190,6 +194,7 @@ impl Plan {
             segments_per_lane: *chance.pick(&[4, 6, 10, 20]),
             window: *chance.pick(&[2, 4, 8, 16, 32, 57]),
             segment_bytes: 16 << 10,
+            bell_pause: Duration::from_millis(*chance.pick(&[20, 200, 500, 500])),
             real_keys: chance.below(50) == 0,
             faults,
             fault_time,
@@ -230,6 +235,7 @@ impl Plan {
             segments_per_lane: *chance.pick(&[4, 6, 10, 20, 40]),
             window: *chance.pick(&[2, 4, 8, 16, 32]),
             segment_bytes: 16 << 10,
+            bell_pause: BELL_WARM,
             real_keys: true,
             faults,
             fault_time,

@@ -1,7 +1,9 @@
 //! Runs many seeds, or one with its trace, and adds up what they were like.
 //!
-//! A panic inside a run is a broken promise like any other: it is caught and told with its seed.
+//! A panic inside a run is a broken promise like any other: it is caught and told with its seed, unless the
+//! program was built to end at a panic. Not here: how a summary is shown.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +14,36 @@ use crate::plan::{Edition, Plan};
 use crate::trace::Trace;
 use crate::world::{Report, World};
 
+thread_local! {
+    static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// The seed that this thread runs at the moment: for a panic hook.
+#[must_use]
+pub fn running_seed() -> Option<u64> {
+    RUNNING.get()
+}
+
+/// Which seeds to run, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// The first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// No further one is begun after this much real time.
+    pub limit: Duration,
+    /// How many run at once; 0 = as many as there are processors.
+    pub threads: usize,
+}
+
 /// What many runs were like.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// Runs.
     pub seeds: u64,
+    /// Stands for the events of all runs, in whatever order they were run.
+    pub hash: u64,
     /// Virtual time of all.
     pub simulated: Duration,
     /// Events of all.
@@ -49,6 +76,7 @@ pub fn run_seed(seed: u64, printed: bool) -> Result<Report, String> {
 /// In words, what promise was broken.
 pub fn run_edition(edition: Edition, seed: u64, printed: bool) -> Result<Report, String> {
     let trace = Trace::new(printed);
+    RUNNING.set(Some(seed));
     let run = || World::new(Plan::of_seed(edition, seed), trace).map(World::run);
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(report)) => match &report.violation {
@@ -64,24 +92,30 @@ pub fn run_edition(edition: Edition, seed: u64, printed: bool) -> Result<Report,
     }
 }
 
-/// Seeds from `first` on, on as many threads as there are processors; stops handing out seeds after
-/// `limit` of real time.
+/// Runs `seeds`; `told` hears of every one that is done.
+///
+/// # Panics
+/// If the summary is lost, which no run can bring about.
 #[must_use]
-pub fn run_seeds(first: u64, count: u64, limit: Duration) -> Summary {
-    let next = AtomicU64::new(first);
+pub fn run_seeds(seeds: Seeds, told: &(dyn Fn() + Sync)) -> Summary {
+    let next = AtomicU64::new(seeds.first);
     let summary = Mutex::new(Summary::default());
     let start = std::time::Instant::now();
-    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let threads = match seeds.threads {
+        0 => std::thread::available_parallelism().map_or(2, usize::from),
+        threads => threads,
+    };
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count || start.elapsed() >= limit {
+                    if seed - seeds.first >= seeds.count || start.elapsed() >= seeds.limit {
                         return;
                     }
                     let outcome = run_seed(seed, false);
                     summary.lock().expect("no run panics outside its catch").add(seed, outcome);
+                    told();
                 }
             });
         }
@@ -98,6 +132,7 @@ impl Summary {
             Ok(report) => report,
             Err(violation) => return self.failures.push((seed, violation)),
         };
+        self.hash = self.hash.wrapping_add(report.hash.wrapping_mul(seed | 1));
         self.simulated += report.simulated;
         self.events += report.events;
         self.faults.add(&report.faults);
@@ -111,5 +146,5 @@ impl Summary {
 /// The command that replays a seed with its trace.
 #[must_use]
 pub fn replay_command(seed: u64) -> String {
-    format!("DISKWIRE_SIM_SEED={seed} cargo test -p system-tests --test simulation -- replay --nocapture")
+    format!("diskwire sim --seed {seed} --trace")
 }

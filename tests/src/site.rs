@@ -85,6 +85,8 @@ struct Opening {
 struct Created {
     layout: Arc<Layout>,
     records: Vec<(usize, HostRecord)>,
+    /// The rows as a process finds them.
+    rows: Arc<Vec<Option<HostRecord>>>,
     blocks: Vec<u64>,
     images: Vec<Image>,
 }
@@ -135,7 +137,7 @@ impl Site {
             peers: peers.collect(),
             curve,
             is_real: plan.real_keys,
-            opened: None,
+            opened: Some(Opening { guarded_changes: 0, rows: created.rows }),
             trace: trace.clone(),
         };
         Ok((site, lanes))
@@ -222,6 +224,7 @@ impl Site {
             peers: self.peers.iter().filter(|peer| peer.name != own_name).cloned().collect(),
             window: plan.window,
             connections_per_peer_max: CONNECTIONS.into(),
+            bell_pause: plan.bell_pause,
             local,
         }
     }
@@ -285,7 +288,8 @@ impl Created {
         });
         create::create(&calm_waiter(Instant::ZERO), open.collect(), &layout, &extra)?;
         let images = disks.iter().map(SharedDisk::to_image).collect();
-        Ok(Self { layout, records, blocks, images })
+        let rows = Arc::new(records.iter().map(|(_, record)| Some(record.clone())).collect());
+        Ok(Self { layout, records, rows, blocks, images })
     }
 }
 

@@ -305,6 +305,18 @@ impl World {
                 let line = format!("path {number} of host{host} to disk {disk} {what} until {until}");
                 self.trace.line(now, "world", &line);
             }
+            Happening::FloodBell
+            | Happening::FloodBellMore { .. }
+            | Happening::LoseBell
+            | Happening::WipeTable => self.damage(happening),
+        }
+        Ok(())
+    }
+
+    /// Overwrites something on the volume past every rule.
+    fn damage(&mut self, happening: Happening) {
+        let now = self.now;
+        match happening {
             Happening::FloodBell => {
                 let lane = self.any_lane();
                 self.faults.count(Fault::BellFlood);
@@ -333,8 +345,8 @@ impl World {
                 let what = damage::wipe(&self.site, &mut self.chance, lane, now);
                 self.trace.line(now, "world", &what);
             }
+            _ => {}
         }
-        Ok(())
     }
 
     fn any_lane(&mut self) -> u16 {

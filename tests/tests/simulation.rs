@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use system_tests::plan::Edition;
-use system_tests::runner::{replay_command, run_edition, run_seed, run_seeds};
+use system_tests::runner::{Seeds, replay_command, run_edition, run_seed, run_seeds};
 
 /// Real time after which no further seed is begun.
 const LIMIT: Duration = Duration::from_secs(35);
@@ -18,7 +18,8 @@ fn many_seeds_keep_every_promise() {
     let asked = number("DISKWIRE_SIM_SEEDS");
     let limit = if asked.is_some() { Duration::MAX } else { LIMIT };
     let start = Instant::now();
-    let summary = run_seeds(first, asked.unwrap_or(1000), limit);
+    let seeds = Seeds { first, count: asked.unwrap_or(5000), limit, threads: 0 };
+    let summary = run_seeds(seeds, &|| {});
     let took = start.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "shown with a decimal")]
     let rate = summary.seeds as f64 / took;

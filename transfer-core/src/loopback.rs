@@ -22,6 +22,7 @@ use crate::enrolment::read_host_table;
 use crate::format::host_table::HostRecord;
 use crate::payload::{Payload, Segment, SegmentKind};
 use crate::protocol::connection::{ConnectionId, Phase};
+use crate::protocol::discovery::BELL_WARM;
 use crate::protocol::endpoint::{AllowedPeer, ConnectError, Endpoint, EndpointConfig, Event, owned_ranges};
 use crate::protocol::handshake::{Secrets, public_key};
 use crate::protocol::startup::LocalState;
@@ -104,6 +105,7 @@ impl Process {
             peers: vec![AllowedPeer { name: peer.0.to_owned(), key: peer.1 }],
             window: WINDOW,
             connections_per_peer_max: 2,
+            bell_pause: BELL_WARM,
             local: LocalState::default(),
         };
         let clock = Clock::new();

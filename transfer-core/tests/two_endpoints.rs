@@ -14,6 +14,7 @@ use transfer_core::format::host_table::HostRecord;
 use transfer_core::format::process_id_table::CloseReason;
 use transfer_core::payload::{Payload, Segment, SegmentKind};
 use transfer_core::protocol::connection::ConnectionId;
+use transfer_core::protocol::discovery::BELL_WARM;
 use transfer_core::protocol::endpoint::{AllowedPeer, Endpoint, EndpointConfig, Event, owned_ranges};
 use transfer_core::protocol::handshake::{Secrets, public_key};
 use transfer_core::protocol::startup::LocalState;
@@ -85,6 +86,7 @@ impl Process {
             peers: vec![AllowedPeer { name: peer.0.into(), key: public_key(&[peer.1; 32]) }],
             window: 8,
             connections_per_peer_max: 4,
+            bell_pause: BELL_WARM,
             local: LocalState::default(),
         };
         let random = Box::new(SeededRandom::new(&[u8::try_from(row).unwrap() + 50; 32]));

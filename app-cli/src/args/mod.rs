@@ -7,6 +7,7 @@
 
 pub mod keygen;
 pub mod lab;
+pub mod sim;
 pub mod transfer;
 pub mod volume;
 
@@ -52,6 +53,7 @@ pub enum Command {
     Lab(lab::LabArgs),
     Ls(transfer::LsArgs),
     Serve(transfer::ServeArgs),
+    Sim(sim::SimArgs),
     Status(transfer::StatusArgs),
     Volume(volume::VolumeArgs),
 }

@@ -10,6 +10,7 @@ mod keygen;
 mod lab;
 mod ls;
 mod serve;
+mod sim;
 mod status;
 mod volume;
 
@@ -222,6 +223,7 @@ pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
         Command::Keygen(args) => keygen::run(cli, args),
         Command::Lab(args) => lab::run(args),
         Command::Ls(args) => ls::run(cli, args),
+        Command::Sim(args) => sim::run(args),
         Command::Serve(_) => serve::run(cli),
         Command::Status(args) => status::run(cli, args),
         Command::Volume(args) => volume::run(cli, args),

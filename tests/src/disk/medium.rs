@@ -223,7 +223,7 @@ impl Medium {
             let part = (BLOCK_BYTES - offset).min(length - done);
             let whole = part == BLOCK_BYTES;
             let old = if stale && whole { self.before.as_ref().and_then(|b| b.get(&number)) } else { None };
-            let block = old.map_or_else(|| self.block(number), |old| old);
+            let block = old.map_or_else(|| self.block(number), Box::as_ref);
             buffer[done..done + part].copy_from_slice(&block[offset..offset + part]);
             done += part;
         }

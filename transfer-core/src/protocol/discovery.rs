@@ -18,8 +18,8 @@ use crate::format::beacon::Beacon;
 const TOKENS_KEPT: usize = 64;
 /// How long after the last connection the bell is polled fast.
 const WARM: Duration = Duration::from_secs(60);
-/// Bell poll while warm.
-const BELL_WARM: Duration = Duration::from_millis(20);
+/// Bell poll while warm, unless somebody wants another one.
+pub const BELL_WARM: Duration = Duration::from_millis(20);
 /// Bell poll afterwards.
 const BELL_IDLE: Duration = Duration::from_secs(1);
 /// Bell poll in deep idle.
@@ -141,12 +141,14 @@ pub struct BellWatcher {
     refill_due: Instant,
     rescan: usize,
     warm_since: Instant,
+    warm_pause: Duration,
 }
 
 impl BellWatcher {
-    /// A bell whose value is not known yet; the first look is a scan.
+    /// A bell whose value is not known yet; the first look is a scan. While connections come and go it is
+    /// looked at every `warm_pause`.
     #[must_use]
-    pub fn new(now: Instant, scan_period: Duration) -> Self {
+    pub fn new(now: Instant, scan_period: Duration, warm_pause: Duration) -> Self {
         Self {
             remembered: None,
             poll_due: now,
@@ -158,13 +160,14 @@ impl BellWatcher {
             refill_due: now,
             rescan: 0,
             warm_since: now,
+            warm_pause,
         }
     }
 
     /// There was a connection a moment ago: others may follow soon.
     pub fn warm(&mut self, now: Instant) {
         self.warm_since = now;
-        self.poll_due = self.poll_due.min(now + BELL_WARM);
+        self.poll_due = self.poll_due.min(now + self.warm_pause);
     }
 
     /// Time since the last connection.
@@ -175,7 +178,7 @@ impl BellWatcher {
 
     fn interval(&self, now: Instant) -> Duration {
         match self.quiet(now) {
-            quiet if quiet < WARM => BELL_WARM,
+            quiet if quiet < WARM => self.warm_pause,
             quiet if quiet < DEEP_AFTER => BELL_IDLE,
             _ => BELL_DEEP,
         }

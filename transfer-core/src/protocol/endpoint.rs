@@ -95,6 +95,9 @@ pub struct EndpointConfig {
     pub window: u16,
     /// Connections of one peer, at most.
     pub connections_per_peer_max: usize,
+    /// How often the bell is looked at while connections come and go; usually
+    /// [`BELL_WARM`](super::discovery::BELL_WARM).
+    pub bell_pause: Duration,
     /// What the host remembers of this lane.
     pub local: LocalState,
 }
@@ -344,7 +347,7 @@ impl Endpoint {
             life: Life::Starting(Box::new(startup)),
             admin: AdminWatch::new(now),
             beacon: BeaconKeeper::new(now),
-            bell: BellWatcher::new(now, scan),
+            bell: BellWatcher::new(now, scan, config.bell_pause),
             layout,
             hosts,
             config,
