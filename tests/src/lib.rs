@@ -20,6 +20,7 @@ pub mod disk;
 pub mod files;
 pub mod host;
 pub mod lane;
+pub mod models;
 pub mod plan;
 pub mod runner;
 pub mod site;
