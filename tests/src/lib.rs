@@ -23,6 +23,7 @@ pub mod fault;
 pub mod files;
 pub mod host;
 pub mod lane;
+pub mod models;
 pub mod plan;
 pub mod runner;
 pub mod site;
