@@ -10,15 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storage_mapping::block::time::earliest;
-use storage_mapping::{BufferPool, Instant, Operation};
+use storage_mapping::{BufferPool, Instant, IoCompletion, Operation};
 use transfer_core::node::{Node, NodeEvent};
 use transfer_core::protocol::connection::ConnectionId;
 use transfer_core::protocol::endpoint::WorkTag;
 use transfer_core::protocol::seal::SealDone;
+use transfer_core::protocol::startup::LocalState;
 use transfer_core::transfer::{LocalReply, LocalRequest, LocalStore, LocalWork};
 use volume::Volume;
 
 use crate::chance::Chance;
+use crate::snapshot::{Snapshot, Twin};
 use crate::trace::Trace;
 
 /// The program seals less than this at once.
@@ -30,7 +32,9 @@ const TURN_COST: Duration = Duration::from_micros(3);
 
 /// Something that a worker is at.
 enum Pending {
-    Sealed(WorkTag, SealDone),
+    Sealed(WorkTag, SealDone, Option<SealDone>),
+    /// What comes back to a process that was set back.
+    Returned(Box<IoCompletion>),
     Execute(ConnectionId, Arc<dyn LocalStore>, LocalRequest),
     Answer(ConnectionId, LocalReply),
 }
@@ -52,6 +56,7 @@ pub struct Process {
     due: Instant,
     /// Turns since a second began, to notice a process that spins.
     turns: (Instant, u32),
+    twin: Option<Box<Twin>>,
 }
 
 impl std::fmt::Debug for Process {
@@ -85,7 +90,52 @@ impl Process {
             trace,
             due: now,
             turns: (now, 0),
+            twin: None,
         }
+    }
+
+    /// From now on it can be set back to any moment: `twin` was made as its node was.
+    #[must_use]
+    pub fn with_twin(self, twin: Twin) -> Self {
+        Self { twin: Some(Box::new(twin)), ..self }
+    }
+
+    /// It goes on from a snapshot whose node it was given.
+    #[must_use]
+    pub fn with_returned(
+        mut self,
+        now: Instant,
+        returned: Vec<IoCompletion>,
+        sealed: Vec<(WorkTag, SealDone)>,
+    ) -> Self {
+        for done in returned {
+            self.later(now, Pending::Returned(Box::new(done)));
+        }
+        for (tag, done) in sealed {
+            self.later(now, Pending::Sealed(tag, done, None));
+        }
+        self
+    }
+
+    /// Takes a snapshot; `None` if there was one, or none can be taken. Local work that is under way is not
+    /// answered to whoever goes on from it.
+    pub fn take_snapshot(&mut self, local: LocalState) -> Option<Snapshot> {
+        let twin = *self.twin.take()?;
+        let mut sealed = Vec::new();
+        for pending in self.workers.values_mut() {
+            if let Pending::Sealed(tag, _, twins) = pending {
+                sealed.extend(twins.take().map(|done| (*tag, done)));
+            }
+        }
+        Some(Snapshot { twin, sealed, local })
+    }
+
+    /// Does something to its node.
+    pub fn tell<R>(&mut self, what: impl Fn(&mut Node) -> R) -> R {
+        if let Some(twin) = &mut self.twin {
+            what(&mut twin.node);
+        }
+        what(&mut self.node)
     }
 
     /// When it wants to run next.
@@ -127,9 +177,13 @@ impl Process {
             self.trace.numbers(now, &self.name, &[1, device.into(), tag, ok.into()], || {
                 format!("    I/O {tag} on device {device} ended: {}", if ok { "done" } else { "failed" })
             });
+            if let Some(twin) = &mut self.twin {
+                let copy = twin.copy_completion(&done);
+                twin.node.handle_completion(now, copy);
+            }
             self.node.handle_completion(now, done);
         }
-        self.node.handle_timeout(now);
+        self.tell(|node| node.handle_timeout(now));
         self.carry_out(now);
         self.schedule(now);
         published
@@ -137,6 +191,9 @@ impl Process {
 
     /// What the node has to tell; `None` when it is silent.
     pub fn poll_event(&mut self) -> Option<NodeEvent> {
+        if let Some(twin) = &mut self.twin {
+            twin.node.poll_event();
+        }
         self.node.poll_event()
     }
 
@@ -157,7 +214,8 @@ impl Process {
         let mut published = false;
         while let Some(first) = self.workers.first_entry().filter(|first| first.key().0 <= now) {
             match first.remove() {
-                Pending::Sealed(tag, done) => self.node.handle_work(now, tag, done),
+                Pending::Sealed(tag, done, twins) => self.sealed(now, tag, done, twins),
+                Pending::Returned(done) => self.node.handle_completion(now, *done),
                 Pending::Execute(connection, store, request) => {
                     published |= matches!(request.work, LocalWork::Publish(_));
                     let reply = store.execute(request);
@@ -168,11 +226,21 @@ impl Process {
                     self.trace.numbers(now, &self.name, &[2, connection.0, reply.id], || {
                         format!("    local work {} ended: {:?}", reply.id, reply.done)
                     });
+                    if let Some(twin) = &mut self.twin {
+                        twin.node.handle_local(now, connection, reply.clone());
+                    }
                     self.node.handle_local(now, connection, reply);
                 }
             }
         }
         published
+    }
+
+    fn sealed(&mut self, now: Instant, tag: WorkTag, done: SealDone, twins: Option<SealDone>) {
+        if let (Some(twin), Some(done)) = (&mut self.twin, twins) {
+            twin.node.handle_work(now, tag, done);
+        }
+        self.node.handle_work(now, tag, done);
     }
 
     fn later(&mut self, at: Instant, pending: Pending) {
@@ -185,11 +253,17 @@ impl Process {
         while let Some((tag, work)) = self.node.poll_work() {
             let cost = work.cost_bytes();
             let done = work.run(&self.pool);
+            let twins = self.twin.as_mut().map(|twin| {
+                let (twins_tag, work) =
+                    twin.node.poll_work().expect("the twin asks for what the node asks for");
+                assert!(twins_tag == tag, "the twin seals something else");
+                work.run(&twin.pool)
+            });
             if cost < SEAL_AT_ONCE_BYTES {
-                self.node.handle_work(now, tag, done);
+                self.sealed(now, tag, done, twins);
             } else {
                 let pause = self.chance.duration(Duration::from_micros(4), Duration::from_micros(500));
-                self.later(now + pause, Pending::Sealed(tag, done));
+                self.later(now + pause, Pending::Sealed(tag, done, twins));
             }
         }
         loop {
@@ -197,6 +271,10 @@ impl Process {
             let Some((connection, request)) = self.node.poll_local(now, |id| stores.contains_key(&id)) else {
                 break;
             };
+            if let Some(twin) = &mut self.twin {
+                let twins = twin.node.poll_local(now, |id| stores.contains_key(&id));
+                assert!(twins.is_some_and(|(id, _)| id == connection), "the twin wants other local work");
+            }
             let store = Arc::clone(&self.stores[&connection]);
             self.trace.numbers(now, &self.name, &[3, connection.0, request.id], || {
                 format!("    local work {} of {connection:?}: {}", request.id, shorten(&request.work))
@@ -211,6 +289,9 @@ impl Process {
                 Operation::Flush => ("flush", 0, 0),
             };
             let tag = request.tag.0;
+            if let Some(twin) = &mut self.twin {
+                twin.follow_io(device, &request);
+            }
             self.trace.numbers(now, &self.name, &[4, device.into(), block, length as u64, tag], || {
                 format!("    I/O {tag}: {kind} {length} bytes at device {device} block {block}")
             });

@@ -20,6 +20,7 @@ use transfer_core::protocol::startup::LocalState;
 use transfer_core::transfer::ServingFiles;
 
 use crate::host::Process;
+use crate::snapshot::Snapshot;
 
 /// The longest a start may take, as in the program.
 pub const START_MAX: Duration = Duration::from_secs(90);
@@ -86,6 +87,10 @@ pub struct Lane {
     pub lives: u64,
     /// It does not run until then.
     pub paused_until: Instant,
+    /// A copy of another lane: it is not started again.
+    pub is_clone: bool,
+    /// Its process as it was at some moment.
+    pub snapshot: Option<Snapshot>,
     /// The jobs that are left, of a command lane.
     pub jobs: VecDeque<usize>,
 }
@@ -101,8 +106,22 @@ impl Lane {
             life: None,
             lives: 0,
             paused_until: Instant::ZERO,
+            is_clone: false,
+            snapshot: None,
             jobs: VecDeque::new(),
         }
+    }
+
+    /// A second instance of `lane`.
+    #[must_use]
+    pub fn clone_of(lane: &Self) -> Self {
+        Self { local: lane.local.clone(), is_clone: true, ..Self::new(lane.host, lane.record.clone()) }
+    }
+
+    /// Whether it is to be started again when its process is gone.
+    #[must_use]
+    pub fn comes_back(&self) -> bool {
+        !self.is_clone && (self.is_serving() || !self.jobs.is_empty())
     }
 
     /// Whether it answers calls.
@@ -114,7 +133,8 @@ impl Lane {
     /// Its name, for the trace.
     #[must_use]
     pub fn name(&self) -> String {
-        format!("{}.{}", self.record.name.as_str(), self.record.lane)
+        let mark = if self.is_clone { "*" } else { "" };
+        format!("{}.{}{mark}", self.record.name.as_str(), self.record.lane)
     }
 
     /// When it wants to run.

@@ -4,7 +4,7 @@
 //!
 //! * [`plan`], [`fault`]: what one seed does, and what can go wrong;
 //! * [`world`]: the loop and what happens to hosts from outside;
-//! * [`lane`], [`host`]: a process of a host, and what remains of it;
+//! * [`lane`], [`host`], [`snapshot`]: a process of a host, what remains of it, and how it was before;
 //! * [`site`], [`disk`]: the volume, and disks that misbehave; [`stand_in`]: cheap keys;
 //! * [`damage`]: what is written past every rule;
 //! * [`files`]: what is sent, and where it must be in the end;
@@ -27,6 +27,7 @@ pub mod models;
 pub mod plan;
 pub mod runner;
 pub mod site;
+pub mod snapshot;
 pub mod stand_in;
 pub mod trace;
 pub mod world;

@@ -116,6 +116,8 @@ pub struct HostFaults {
     pub pauses: u64,
     /// Longest pause.
     pub pause_most: Duration,
+    /// Snapshots of serving processes, each gone on from later, in the process's place or beside it.
+    pub snapshots: u64,
     /// Users who stop a command, or end a serving process in order.
     pub stops: u64,
     /// Tables and records overwritten.
@@ -264,6 +266,7 @@ fn host_faults(chance: &mut Chance, quiet: bool) -> HostFaults {
         hangs: count(4, 3),
         stops: count(4, 3),
         wipes: count(8, 4),
+        snapshots: count(16, 3),
         pauses: count(3, 4),
         pause_most: Duration::from_secs(*chance.pick(&[1, 90, 90, 3600])),
         path_most: Duration::from_secs(*chance.pick(&[1, 150, 150, 3600])),

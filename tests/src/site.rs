@@ -17,7 +17,6 @@ use transfer_core::node::Node;
 use transfer_core::protocol::endpoint::{AllowedPeer, Endpoint, EndpointConfig, owned_ranges};
 use transfer_core::protocol::handshake::{Curve, Secrets, public_key_on, x25519};
 use transfer_core::protocol::startup::LocalState;
-use transfer_core::random::SeededRandom;
 use volume::layout::{PlanError, PlannedDevice, VolumePlan};
 use volume::record::Text;
 use volume::sync::Waiter;
@@ -31,6 +30,7 @@ use crate::files::host_name;
 use crate::host::Process;
 use crate::lane::Lane;
 use crate::plan::Plan;
+use crate::snapshot::{HostRandom, Snapshot, Twin};
 use crate::stand_in;
 use crate::trace::Trace;
 
@@ -73,11 +73,14 @@ pub struct Site {
     trace: Trace,
 }
 
+/// The rows of the host table.
+type Rows = Arc<Vec<Option<HostRecord>>>;
+
 /// What was read when a volume was opened, and what its guarded blocks were then.
 #[derive(Debug)]
 struct Opening {
     guarded_changes: u64,
-    rows: Arc<Vec<Option<HostRecord>>>,
+    rows: Rows,
 }
 
 /// A volume as the administrator made it, for all runs that have the same one.
@@ -86,7 +89,7 @@ struct Created {
     layout: Arc<Layout>,
     records: Vec<(usize, HostRecord)>,
     /// The rows as a process finds them.
-    rows: Arc<Vec<Option<HostRecord>>>,
+    rows: Rows,
     blocks: Vec<u64>,
     images: Vec<Image>,
 }
@@ -148,9 +151,47 @@ impl Site {
     /// # Panics
     /// If the paths of a host to one disk differ: an error of the simulator.
     pub fn start(&mut self, plan: &Plan, lane: &Lane, chance: &mut Chance, now: Instant) -> Option<Process> {
-        let name = lane.name();
+        let (volume, rows) = self.volume(lane, chance, now)?;
+        let mut seed = [0; 32];
+        seed.chunks_exact_mut(8).for_each(|part| part.copy_from_slice(&chance.bits().to_le_bytes()));
+        let make = || {
+            let (pool, random) = (BufferPool::new(), HostRandom::new(&seed));
+            let config = self.endpoint_config(plan, lane, lane.local.clone());
+            let (layout, rows) = (Arc::clone(&self.layout), Arc::clone(&rows));
+            let endpoint = Endpoint::new(layout, rows, config, pool.clone(), Box::new(random.clone()), now);
+            (Node::new(endpoint, pool.clone(), "simulated"), pool, random)
+        };
+        let (node, pool, _) = make();
+        let process = Process::new(lane.name(), node, pool, volume, chance.fork(), self.trace.clone(), now);
+        if plan.host_faults.snapshots == 0 || !lane.is_serving() {
+            return Some(process);
+        }
+        let (node, pool, random) = make();
+        Some(process.with_twin(Twin::new(node, pool, random)))
+    }
+
+    /// The process of `snapshot` goes on, on `lane`.
+    pub fn resume(
+        &mut self,
+        lane: &Lane,
+        mut snapshot: Snapshot,
+        chance: &mut Chance,
+        now: Instant,
+    ) -> Option<Process> {
+        let (volume, _) = self.volume(lane, chance, now)?;
+        let mut seed = [1; 32];
+        seed[..8].copy_from_slice(&chance.bits().to_le_bytes());
+        snapshot.twin.random.reseed(&seed);
+        let returned = snapshot.returned(chance);
+        let Twin { node, pool, .. } = snapshot.twin;
+        let process = Process::new(lane.name(), node, pool, volume, chance.fork(), self.trace.clone(), now);
+        Some(process.with_returned(now, returned, snapshot.sealed))
+    }
+
+    /// The volume as a process on `lane` opens it, and the rows of the host table.
+    fn volume(&mut self, lane: &Lane, chance: &mut Chance, now: Instant) -> Option<(Volume, Rows)> {
         let owned = owned_ranges(&self.layout, &lane.record);
-        let monitor = Monitor::new(&name, owned.clone(), Some(self.nonces.clone()));
+        let monitor = Monitor::new(&lane.name(), owned.clone(), Some(self.nonces.clone()));
         let paths = &self.paths[lane.host];
         let devices = self.disks.iter().zip(paths).map(|(disk, paths)| {
             let mut opened: Vec<_> = paths
@@ -169,14 +210,7 @@ impl Site {
         let devices = devices.collect();
         let (mut volume, rows) = self.open(devices, lane.host, now)?;
         volume.own(owned);
-        let pool = BufferPool::new();
-        let config = self.endpoint_config(plan, lane, lane.local.clone());
-        let mut seed = [0; 32];
-        seed.chunks_exact_mut(8).for_each(|part| part.copy_from_slice(&chance.bits().to_le_bytes()));
-        let random = Box::new(SeededRandom::new(&seed));
-        let endpoint = Endpoint::new(Arc::clone(&self.layout), rows, config, pool.clone(), random, now);
-        let node = Node::new(endpoint, pool.clone(), "simulated");
-        Some(Process::new(name, node, pool, volume, chance.fork(), self.trace.clone(), now))
+        Some((volume, rows))
     }
 
     /// Opens the volume as a process does. What nobody changed since it was read is not read again.
@@ -185,7 +219,7 @@ impl Site {
         devices: Vec<Box<dyn BlockDevice>>,
         host: usize,
         now: Instant,
-    ) -> Option<(Volume, Arc<Vec<Option<HostRecord>>>)> {
+    ) -> Option<(Volume, Rows)> {
         let guarded_changes = self.disks.iter().map(SharedDisk::guarded_changes).sum();
         let is_known = |opened: &&Opening| !self.is_real && opened.guarded_changes == guarded_changes;
         if let Some(opened) = self.opened.as_ref().filter(is_known) {

@@ -39,10 +39,12 @@ enum Happening {
     HangPath,
     LoseBell,
     PauseProcess,
+    GoOnFromSnapshot { lane: usize },
     Persisted { lane: usize, life: u64, state: LocalState },
     Start { lane: usize },
     StopFaults,
     StopProcess,
+    TakeSnapshot,
     WipeTable,
 }
 
@@ -183,7 +185,7 @@ impl World {
     fn is_at_rest(&self) -> bool {
         self.lanes.iter().all(|lane| match &lane.life {
             Some(life) => lane.is_serving() && liveness::is_at_rest(&life.process.node),
-            None => !lane.is_serving(),
+            None => !lane.comes_back(),
         })
     }
 
@@ -240,6 +242,7 @@ impl World {
         (0..faults.path_failures).for_each(|_| self.sometime(Happening::FailPath));
         (0..faults.bell_floods).for_each(|_| self.sometime(Happening::FloodBell));
         (0..faults.bell_losses).for_each(|_| self.sometime(Happening::LoseBell));
+        (0..faults.snapshots).for_each(|_| self.sometime(Happening::TakeSnapshot));
         (0..faults.wipes).for_each(|_| self.sometime(Happening::WipeTable));
         self.later(self.faults_end, Happening::StopFaults);
     }
@@ -305,12 +308,57 @@ impl World {
                 let line = format!("path {number} of host{host} to disk {disk} {what} until {until}");
                 self.trace.line(now, "world", &line);
             }
+            Happening::TakeSnapshot => self.take_snapshot(),
+            Happening::GoOnFromSnapshot { lane } => self.go_on_from_snapshot(lane),
             Happening::FloodBell
             | Happening::FloodBellMore { .. }
             | Happening::LoseBell
             | Happening::WipeTable => self.damage(happening),
         }
         Ok(())
+    }
+
+    fn take_snapshot(&mut self) {
+        let index = self.chance.index(self.lanes.len());
+        let lane = &mut self.lanes[index];
+        let Some(life) = lane.life.as_mut().filter(|life| life.stage == Stage::Serving) else { return };
+        let Some(snapshot) = life.process.take_snapshot(lane.local.clone()) else { return };
+        lane.snapshot = Some(snapshot);
+        let name = lane.name();
+        self.trace.line(self.now, "world", &format!("a snapshot of {name} is taken"));
+        let pause = self.chance.duration(Duration::from_millis(1), Duration::from_secs(90));
+        let at = (self.now + pause).min(self.faults_end);
+        self.later(at, Happening::GoOnFromSnapshot { lane: index });
+    }
+
+    /// A host goes on from an older state, in its own place or as a second instance.
+    fn go_on_from_snapshot(&mut self, index: usize) {
+        let now = self.now;
+        let Some(snapshot) = self.lanes[index].snapshot.take() else { return };
+        let beside = self.chance.below(2) == 0;
+        let local = snapshot.local.clone();
+        let lane = if beside {
+            Lane::clone_of(&self.lanes[index])
+        } else {
+            Lane::new(0, self.lanes[index].record.clone())
+        };
+        let lane = Lane { host: self.lanes[index].host, ..lane };
+        let Some(process) = self.site.resume(&lane, snapshot, &mut self.chance, now) else { return };
+        let name = lane.name();
+        let life = Life { process, stage: Stage::Serving, serving: None, job: None };
+        if beside {
+            self.faults.count(Fault::ClonedHost);
+            self.trace.line(now, "world", &format!("{name}, a second instance, goes on from the snapshot"));
+            self.lanes.push(Lane { local, life: Some(life), ..lane });
+        } else {
+            self.faults.count(Fault::RevertedHost);
+            self.trace.line(now, "world", &format!("{name} is set back to the snapshot"));
+            let lane = &mut self.lanes[index];
+            lane.lives += 1;
+            lane.paused_until = Instant::ZERO;
+            lane.local = local;
+            lane.life = Some(life);
+        }
     }
 
     /// Overwrites something on the volume past every rule.
@@ -350,7 +398,7 @@ impl World {
     }
 
     fn any_lane(&mut self) -> u16 {
-        u16::try_from(self.chance.index(self.lanes.len())).expect("few lanes")
+        u16::try_from(self.chance.below(self.plan.lanes().into())).expect("few lanes")
     }
 
     fn stop_faults(&mut self) {
@@ -365,6 +413,8 @@ impl World {
         self.site.paths.iter().flatten().flatten().for_each(crate::disk::PathControl::heal);
         for lane in &mut self.lanes {
             lane.paused_until = lane.paused_until.min(self.now);
+            // Somebody has found the second instance and switched it off.
+            lane.life.take_if(|_| lane.is_clone);
         }
     }
 
@@ -377,7 +427,9 @@ impl World {
         self.faults.count(Fault::Crash);
         let name = self.lanes[index].name();
         self.trace.line(self.now, "world", &format!("{name} is killed"));
-        self.start_later(index, Duration::from_secs(40));
+        if self.lanes[index].comes_back() {
+            self.start_later(index, Duration::from_secs(40));
+        }
     }
 
     /// As by Ctrl-C: a serving process leaves; a command ends its job first.
@@ -388,7 +440,7 @@ impl World {
         self.trace.line(now, "world", &format!("{} is told to stop", life.process.name));
         match life.stage {
             Stage::Working(connection) => {
-                life.process.node.interrupt(now, connection);
+                life.process.tell(|node| node.interrupt(now, connection));
                 life.process.wake(now);
             }
             Stage::Serving | Stage::Starting { .. } | Stage::Calling(_) => self.leave(&mut life),
@@ -429,7 +481,8 @@ impl World {
         // It was written before the process died, or not at all: the order of the two was drawn.
         lane.local = state;
         if let Some(life) = &mut lane.life {
-            life.process.node.handle_persisted(self.now);
+            let now = self.now;
+            life.process.tell(|node| node.handle_persisted(now));
             life.process.wake(self.now);
         }
     }
@@ -458,9 +511,8 @@ impl World {
         }
         if life.stage == Stage::Gone {
             self.trace.line(now, &life.process.name, "is gone");
-            let again = self.lanes[index].is_serving() || !self.lanes[index].jobs.is_empty();
             drop(life);
-            if again {
+            if self.lanes[index].comes_back() {
                 self.start_later(index, Duration::from_secs(5));
             }
         } else {
@@ -488,7 +540,7 @@ impl World {
                     let pool = life.process.pool.clone();
                     let store = LocalFiles::serving(pool, segment_bytes, std::sync::Arc::clone(serving));
                     life.process.attach_store(connection, std::sync::Arc::new(store));
-                } else {
+                } else if life.job.is_some() {
                     life.stage = Stage::Working(connection);
                 }
             }
@@ -502,7 +554,7 @@ impl World {
             NodeEvent::Session { event: SessionEvent::Finished(outcome), connection } => {
                 if let (Some(job), Stage::Working(_)) = (life.job, life.stage) {
                     self.judge(index, job, &life.process.name, &outcome)?;
-                    life.process.node.close(now, connection);
+                    life.process.tell(|node| node.close(now, connection));
                     life.stage = Stage::Closing { connection, limit: now + CLOSE_MAX };
                 }
             }
@@ -528,7 +580,8 @@ impl World {
         let plan = &self.plan.jobs[number];
         let peer = crate::files::host_name(plan.responder);
         let job = self.files.job(number, plan);
-        match life.process.node.request(self.now, &peer, job) {
+        let now = self.now;
+        match life.process.tell(|node| node.request(now, &peer, job.clone())) {
             Ok(connection) => {
                 let segment_bytes = usize::try_from(self.plan.segment_bytes).expect("16 KiB");
                 let store = self.files.command(plan.requester, &life.process.pool, segment_bytes);
@@ -543,7 +596,8 @@ impl World {
     }
 
     fn leave(&self, life: &mut Life) {
-        life.process.node.shut_down(self.now);
+        let now = self.now;
+        life.process.tell(|node| node.shut_down(now));
         life.stage = Stage::Leaving { limit: self.now + FAREWELL_MAX };
         life.process.wake(self.now);
     }

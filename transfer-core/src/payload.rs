@@ -17,6 +17,14 @@ pub struct Payload {
     length: usize,
 }
 
+impl Clone for Payload {
+    /// A copy of the whole buffer, outside any pool. Nothing on the way of the data calls this; a
+    /// simulator does, for the memory of a machine that was copied.
+    fn clone(&self) -> Self {
+        Self { buffer: Buffer::copy_of(&self.buffer), start: self.start, length: self.length }
+    }
+}
+
 impl Payload {
     /// An outgoing payload with room for `capacity_bytes`, length zero, the header room before it.
     #[must_use]

@@ -472,7 +472,7 @@ pub enum LocalWork {
 }
 
 /// The answer to one piece of local work.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LocalReply {
     /// That of the request.
     pub id: u64,
@@ -481,7 +481,7 @@ pub struct LocalReply {
 }
 
 /// What came of local work.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum LocalDone {
     /// It is done.
     Done,
