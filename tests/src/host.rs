@@ -127,7 +127,7 @@ impl Process {
                 sealed.extend(twins.take().map(|done| (*tag, done)));
             }
         }
-        Some(Snapshot { twin, sealed, local })
+        Some(Snapshot { twin, sealed, connections: self.stores.keys().copied().collect(), local })
     }
 
     /// Does something to its node.

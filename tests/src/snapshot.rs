@@ -16,6 +16,7 @@ use storage_mapping::{
     SharedBuffer,
 };
 use transfer_core::node::Node;
+use transfer_core::protocol::connection::ConnectionId;
 use transfer_core::protocol::endpoint::WorkTag;
 use transfer_core::protocol::seal::SealDone;
 use transfer_core::protocol::startup::LocalState;
@@ -115,6 +116,8 @@ pub struct Snapshot {
     pub twin: Twin,
     /// Sealing that was under way.
     pub sealed: Vec<(WorkTag, SealDone)>,
+    /// Its connections that had files.
+    pub connections: Vec<ConnectionId>,
     /// What its host remembered then.
     pub local: LocalState,
 }

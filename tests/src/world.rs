@@ -6,10 +6,12 @@
 //! requests (`disk`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use storage_mapping::Instant;
 use transfer_core::node::NodeEvent;
+use transfer_core::protocol::connection::ConnectionId;
 use transfer_core::protocol::startup::LocalState;
 use transfer_core::transfer::{LocalFiles, Outcome, SessionEvent, Verdict};
 
@@ -91,6 +93,7 @@ pub struct World {
     faults: FaultCounters,
     faults_end: Instant,
     are_faults_over: bool,
+    was_set_back: bool,
     /// What bells were before they were set back.
     old_bells: BTreeMap<u16, Box<Block>>,
 }
@@ -127,6 +130,7 @@ impl World {
             faults: FaultCounters::default(),
             faults_end: BEGIN + plan.fault_time,
             are_faults_over: false,
+            was_set_back: false,
             old_bells: BTreeMap::new(),
             plan,
         };
@@ -336,7 +340,7 @@ impl World {
         let now = self.now;
         let Some(snapshot) = self.lanes[index].snapshot.take() else { return };
         let beside = self.chance.below(2) == 0;
-        let local = snapshot.local.clone();
+        let (local, connections) = (snapshot.local.clone(), snapshot.connections.clone());
         let lane = if beside {
             Lane::clone_of(&self.lanes[index])
         } else {
@@ -345,7 +349,9 @@ impl World {
         let lane = Lane { host: self.lanes[index].host, ..lane };
         let Some(process) = self.site.resume(&lane, snapshot, &mut self.chance, now) else { return };
         let name = lane.name();
-        let life = Life { process, stage: Stage::Serving, serving: None, job: None };
+        // A second instance has no files: what it takes on stands still until it is switched off.
+        let mut life = Life { process, stage: Stage::Serving, serving: None, job: None };
+        self.was_set_back = true;
         if beside {
             self.faults.count(Fault::ClonedHost);
             self.trace.line(now, "world", &format!("{name}, a second instance, goes on from the snapshot"));
@@ -353,6 +359,12 @@ impl World {
         } else {
             self.faults.count(Fault::RevertedHost);
             self.trace.line(now, "world", &format!("{name} is set back to the snapshot"));
+            let lane = &mut self.lanes[index];
+            lane.life = None;
+            life.serving = Some(self.files.serving(lane.host).expect("the scratch folder"));
+            for connection in connections {
+                self.attach_store(&mut life, connection, self.plan.segment_bytes as usize);
+            }
             let lane = &mut self.lanes[index];
             lane.lives += 1;
             lane.paused_until = Instant::ZERO;
@@ -536,10 +548,8 @@ impl World {
             }
             NodeEvent::Connected { connection, peer, segment_bytes, .. } => {
                 self.trace.line(now, &life.process.name, &format!("{connection:?} to {peer} stands"));
-                if let Some(serving) = &life.serving {
-                    let pool = life.process.pool.clone();
-                    let store = LocalFiles::serving(pool, segment_bytes, std::sync::Arc::clone(serving));
-                    life.process.attach_store(connection, std::sync::Arc::new(store));
+                if life.serving.is_some() {
+                    self.attach_store(life, connection, segment_bytes);
                 } else if life.job.is_some() {
                     life.stage = Stage::Working(connection);
                 }
@@ -568,6 +578,14 @@ impl World {
         Ok(())
     }
 
+    /// Gives a connection of a serving process its files.
+    fn attach_store(&self, life: &mut Life, connection: ConnectionId, segment_bytes: usize) {
+        let Some(serving) = &life.serving else { return };
+        let pool = life.process.pool.clone();
+        let store = LocalFiles::serving(pool, segment_bytes, Arc::clone(serving));
+        life.process.attach_store(connection, Arc::new(store));
+    }
+
     fn started(&mut self, life: &mut Life) {
         self.trace.line(self.now, &life.process.name, "has started");
         if !matches!(life.stage, Stage::Starting { .. }) {
@@ -585,7 +603,7 @@ impl World {
             Ok(connection) => {
                 let segment_bytes = usize::try_from(self.plan.segment_bytes).expect("16 KiB");
                 let store = self.files.command(plan.requester, &life.process.pool, segment_bytes);
-                life.process.attach_store(connection, std::sync::Arc::new(store));
+                life.process.attach_store(connection, Arc::new(store));
                 life.stage = Stage::Calling(connection);
             }
             Err(error) => {
@@ -613,6 +631,8 @@ impl World {
                 Ok(())
             }
             Verdict::InDoubt | Verdict::Retry => self.delivery.check(now),
+            // The files of a process that was set back are not those of its memory.
+            Verdict::Failed | Verdict::Partly if self.was_set_back => self.delivery.check(now),
             Verdict::Failed | Verdict::Partly => {
                 Err(Violation::Failed { at: now, job, outcome: format!("{outcome:?}") })
             }

@@ -53,6 +53,9 @@ pub struct BeaconKeeper {
     counter: u64,
     tokens: VecDeque<(u64, [u8; 8])>,
     due: Instant,
+    /// After an error, not before this, however dirty it is: a path that fails at once must not keep the
+    /// loop busy.
+    retry_due: Instant,
     busy: bool,
     dirty: bool,
     /// Old beacons of ours that came back.
@@ -63,7 +66,15 @@ impl BeaconKeeper {
     /// A beacon that is due at once.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { counter: 0, tokens: VecDeque::new(), due: now, busy: false, dirty: true, late_writes: 0 }
+        Self {
+            counter: 0,
+            tokens: VecDeque::new(),
+            due: now,
+            retry_due: now,
+            busy: false,
+            dirty: true,
+            late_writes: 0,
+        }
     }
 
     /// Its content has changed: write it soon.
@@ -73,7 +84,7 @@ impl BeaconKeeper {
 
     /// Whether a beacon is to be written now; the first needs no read-back.
     pub fn poll_due(&mut self, now: Instant) -> Option<bool> {
-        if self.busy || !(self.dirty || now >= self.due) {
+        if self.busy || now < self.retry_due || !(self.dirty || now >= self.due) {
             return None;
         }
         self.busy = true;
@@ -107,12 +118,20 @@ impl BeaconKeeper {
     pub fn handle_written(&mut self, now: Instant, success: bool, period: Duration) {
         self.busy = false;
         self.due = now + if success { period } else { Duration::from_millis(200) };
+        self.retry_due = if success { now } else { self.due };
     }
 
     /// The read-back failed or was inconclusive: try again.
     pub fn handle_read_again(&mut self, now: Instant) {
         self.busy = false;
         self.due = now + Duration::from_millis(50);
+        self.retry_due = self.due;
+    }
+
+    /// Whether what it should say is not on the disk yet.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.dirty || self.busy
     }
 
     /// When the next beacon is due.
@@ -121,7 +140,7 @@ impl BeaconKeeper {
         if self.busy {
             None
         } else if self.dirty {
-            Some(Instant::ZERO)
+            Some(self.retry_due)
         } else {
             Some(self.due)
         }

@@ -516,7 +516,7 @@ impl Endpoint {
         self.connections.is_empty()
             && self.in_flight.is_empty()
             && self.out.io.is_empty()
-            && self.beacon.next_wakeup().is_none_or(|due| due > Instant::ZERO)
+            && !self.beacon.is_dirty()
     }
 
     // ---- events in ------------------------------------------------------------------------------
