@@ -646,8 +646,8 @@ impl Endpoint {
         let mut wakeup = earliest(self.beacon.next_wakeup(), self.admin.next_wakeup());
         if self.config.answers && !self.leaving {
             wakeup = earliest(wakeup, self.bell.next_wakeup());
+            wakeup = earliest(wakeup, self.in_directory.next_wakeup());
         }
-        wakeup = earliest(wakeup, self.in_directory.next_wakeup());
         for ringing in self.ringing.values() {
             wakeup = earliest(wakeup, Some(ringing.due()));
         }
