@@ -88,7 +88,7 @@ impl Receiving {
         let base_device = place.export.open_directory(&base)?.stat()?.device;
         let (folder, journal) = {
             let mut shared = lock(&place.shared);
-            let folder = PartialFolder::open(&place.export)?;
+            let folder = PartialFolder::open(&place.export, shared.users > 0)?;
             if folder.handle().stat()?.device != base_device {
                 return Err(LocalError::new(ErrorCode::CrossDevice));
             }

@@ -26,11 +26,17 @@ const ABANDONED_SECONDS: u64 = 7 * 24 * 3600;
 pub(crate) struct PartialFolder(Handle);
 
 impl PartialFolder {
-    /// Opens it, and makes it first if it is missing.
-    pub(crate) fn open(export: &Export) -> Result<Self, LocalError> {
-        match export.root().make_directory(PARTIAL_FOLDER, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+    /// Opens it, and makes it first if it is missing. Its own name is durable then: a partial file is not
+    /// READY in a folder that a power loss may take away. Where it is in use already, somebody has seen to
+    /// that.
+    pub(crate) fn open(export: &Export, is_in_use: bool) -> Result<Self, LocalError> {
+        let is_new = match export.root().make_directory(PARTIAL_FOLDER, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(errno) => return Err(errno.into()),
+        };
+        if is_new || !is_in_use {
+            export.root().sync()?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         Ok(Self(export.root().open_beneath(PARTIAL_FOLDER, flags, Mode::empty())?))
@@ -140,7 +146,7 @@ mod tests {
     fn a_mark_is_found_again_and_a_torn_one_is_not() {
         let world = tempfile::tempdir().expect("a folder");
         let export = Export::open(b"e", world.path(), true).expect("an export");
-        let folder = PartialFolder::open(&export).expect("a folder");
+        let folder = PartialFolder::open(&export, false).expect("a folder");
         assert_eq!(folder.read_mark("x", 100), 0);
         folder.write_mark("x", 100, 40, 1).expect("written");
         folder.write_mark("x", 100, 60, 2).expect("written");

@@ -302,8 +302,12 @@ pub(crate) fn finish_intents(
                 Ok(()) => committed,
                 Err(error) => Entry::Aborted { code: error.code },
             }
-        } else {
+        } else if export.stat(path).is_ok_and(|stat| stat.inode == *inode) {
             committed
+        } else {
+            // It went with a directory that was not durable yet, or somebody has taken it away since:
+            // either way it has to come again.
+            Entry::Aborted { code: ErrorCode::NotFound }
         };
         ends.push((id, end));
     }
