@@ -6,6 +6,7 @@
 //! * [`world`]: the loop and what happens to hosts from outside;
 //! * [`lane`], [`host`]: a process of a host, and what remains of it;
 //! * [`site`], [`disk`]: the volume, and disks that misbehave;
+//! * [`file_system`]: files that forget what was not synced;
 //! * [`files`]: what is sent, and where it must be in the end;
 //! * [`checker`]: what must hold, one promise a file;
 //! * [`trace`]: what happened, as lines and as one number;
@@ -17,6 +18,7 @@
 pub mod chance;
 pub mod checker;
 pub mod disk;
+pub mod file_system;
 pub mod files;
 pub mod host;
 pub mod lane;

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::chance::Chance;
+use crate::file_system::IgnoredSync;
 
 /// A state of the swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,11 +16,13 @@ pub enum Edition {
     First,
     /// Processes are also stopped in order; faults of requests are more frequent.
     Second,
+    /// Every other crash is one of a whole host, and loses what was not synced.
+    Third,
 }
 
 impl Edition {
     /// The one that new seeds run under.
-    pub const LATEST: Self = Self::Second;
+    pub const LATEST: Self = Self::Third;
 }
 
 /// How disks behave; probabilities in millionths per request.
@@ -97,6 +100,12 @@ pub struct Plan {
     pub fault_time: Duration,
     /// Processes killed.
     pub crashes: u64,
+    /// One crash of so many is that of a whole host.
+    pub host_crash_in: u64,
+    /// A host that crashes loses what was not synced.
+    pub power_losses: bool,
+    /// Syncs that all hosts ignore: for runs that must be found out.
+    pub ignored_syncs: Option<IgnoredSync>,
     /// Users who stop a command, or end a serving process in order.
     pub stops: u64,
     /// Processes paused.
@@ -140,12 +149,30 @@ impl Plan {
             faults,
             fault_time,
             crashes,
+            host_crash_in: if edition >= Edition::Third { 2 } else { 4 },
+            power_losses: edition >= Edition::Third,
+            ignored_syncs: None,
             stops,
             pauses,
             hangs,
             path_failures,
             jobs,
         }
+    }
+
+    /// The plan of `seed` with calm disks and hosts that lose their power again and again: all its faults are
+    /// those of file systems.
+    #[must_use]
+    pub fn of_power_losses(seed: u64) -> Self {
+        let mut plan = Self::of_seed(Edition::Third, seed);
+        let mut chance = Chance::new(seed ^ 0x90e4);
+        plan.faults = plan.faults.stopped();
+        (plan.pauses, plan.hangs, plan.path_failures, plan.paths) = (0, 0, 0, 1);
+        (plan.crashes, plan.host_crash_in) = (chance.range(4, 24), 1);
+        plan.fault_time = Duration::from_secs(chance.range(5, 60));
+        let latency = plan.faults.latency_low;
+        plan.faults.latency_high = plan.faults.latency_high.min(2 * latency);
+        plan
     }
 
     /// Lanes of the whole volume.

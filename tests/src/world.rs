@@ -182,6 +182,7 @@ impl World {
     // ---- the loop -------------------------------------------------------------------------------
 
     fn step(&mut self) -> Result<(), Violation> {
+        self.files.set_time(self.now);
         let happening = self.happenings.first_key_value().map(|((at, _), _)| *at);
         let lane =
             (0..self.lanes.len()).filter_map(|index| self.lanes[index].due().map(|due| (due, index))).min();
@@ -220,7 +221,7 @@ impl World {
         let (crashes, stops, pauses) = (plan.crashes, plan.stops, plan.pauses);
         let (hangs, failures) = (plan.hangs, plan.path_failures);
         for _ in 0..crashes {
-            let whole = self.chance.below(4) == 0;
+            let whole = self.chance.below(self.plan.host_crash_in) == 0;
             self.sometime(if whole { Happening::CrashHost } else { Happening::CrashProcess });
         }
         (0..stops).for_each(|_| self.sometime(Happening::StopProcess));
@@ -242,18 +243,18 @@ impl World {
     fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
         let now = self.now;
         match happening {
-            Happening::Start { lane } => self.start(lane),
+            Happening::Start { lane } => return self.start(lane),
             Happening::StopFaults => self.stop_faults(),
             Happening::Persisted { lane, life, state } => self.persisted(lane, life, state),
             _ if self.are_faults_over => {}
             Happening::CrashHost => {
                 let host = self.chance.index(self.plan.hosts);
-                for lane in 0..self.lanes.len() {
-                    if self.lanes[lane].host == host {
-                        self.crash(lane);
-                    }
+                if self.plan.power_losses && self.chance.below(4) != 0 {
+                    self.trace.line(now, "world", &format!("the power of host{host} will fail"));
+                    self.files.fail_power_soon(host, 60);
+                    return Ok(());
                 }
-                return self.delivery.check(now);
+                return self.crash_host(host);
             }
             Happening::CrashProcess => {
                 let lane = self.chance.index(self.lanes.len());
@@ -302,10 +303,25 @@ impl World {
         self.trace.line(self.now, "world", "faults stop");
         self.faults_end = self.now;
         self.site.disks.iter().for_each(crate::disk::SharedDisk::stop_faults);
+        (0..self.plan.hosts).for_each(|host| self.files.host(host).keep_power());
         self.site.paths.iter().flatten().flatten().for_each(crate::disk::PathControl::heal);
         for lane in &mut self.lanes {
             lane.paused_until = lane.paused_until.min(self.now);
         }
+    }
+
+    fn crash_host(&mut self, host: usize) -> Result<(), Violation> {
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].host == host {
+                self.crash(lane);
+            }
+        }
+        if !self.plan.power_losses {
+            return self.delivery.check(self.now);
+        }
+        self.trace.line(self.now, "world", &format!("host{host} has lost its power"));
+        self.files.lose_power(host);
+        self.delivery.power_lost(self.now, host)
     }
 
     fn crash(&mut self, index: usize) {
@@ -342,21 +358,31 @@ impl World {
         self.later(self.now + pause, Happening::Start { lane });
     }
 
-    fn start(&mut self, index: usize) {
+    fn start(&mut self, index: usize) -> Result<(), Violation> {
         let now = self.now;
         let lane = &mut self.lanes[index];
         let job = lane.jobs.front().copied();
         if lane.life.is_some() || (!lane.is_serving() && job.is_none()) {
-            return;
+            return Ok(());
         }
+        let serving = match lane.is_serving().then(|| self.files.serving(lane.host)).transpose() {
+            Ok(serving) => serving,
+            Err(_) if !self.files.host(lane.host).has_power() => {
+                let host = lane.host;
+                self.start_later(index, Duration::from_secs(40));
+                return self.crash_host(host);
+            }
+            Err(error) => return Err(Violation::Scratch(error.to_string())),
+        };
+        let lane = &mut self.lanes[index];
         lane.lives += 1;
-        let serving = lane.is_serving().then(|| self.files.serving(lane.host).expect("the scratch folder"));
         let process = self.site.start(&self.plan, lane, &mut self.chance, now);
         let job = job.filter(|_| serving.is_none());
         self.trace.line(now, &process.name, &format!("starts, life {}, job {job:?}", lane.lives));
         self.attempts += u64::from(job.is_some());
         let stage = Stage::Starting { limit: now + START_MAX };
         lane.life = Some(Life { process, stage, serving, job });
+        Ok(())
     }
 
     fn persisted(&mut self, index: usize, life: u64, state: LocalState) {
@@ -384,6 +410,11 @@ impl World {
         life.process.finish_turn(now);
         if published {
             self.delivery.check(now)?;
+        }
+        let host = self.lanes[index].host;
+        if !self.files.host(host).has_power() {
+            self.lanes[index].life = Some(life);
+            return self.crash_host(host);
         }
         liveness::check_turns(now, &life.process.name, life.process.turns_in_second())?;
         match life.stage {
@@ -445,6 +476,9 @@ impl World {
                 }
             }
             NodeEvent::Session { event, connection } => {
+                if let (SessionEvent::FileDone { path }, Some(job)) = (&event, life.job) {
+                    self.delivery.check_said(now, job, path)?;
+                }
                 self.trace.numbers(now, &life.process.name, &[5, connection.0], || {
                     format!("{connection:?}: {event:?}")
                 });
