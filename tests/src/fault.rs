@@ -45,6 +45,8 @@ pub enum Fault {
     Stale,
     /// A process is told to stop, or a job is interrupted.
     Stop,
+    /// A sync of a host's file system fails, and what was not synced is given up.
+    SyncError,
     /// A part of a write lands, up to a whole block.
     TornAtBlock,
     /// A part of a write lands, up to 512 bytes inside a block.
@@ -55,7 +57,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them, in the order of their names.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::BellFlood,
         Self::BellLost,
         Self::ClonedHost,
@@ -76,6 +78,7 @@ impl Fault {
         Self::Slow,
         Self::Stale,
         Self::Stop,
+        Self::SyncError,
         Self::TornAtBlock,
         Self::TornInBlock,
         Self::WipedTable,
@@ -105,6 +108,7 @@ impl Fault {
             Self::Slow => "I/O slow or hung",
             Self::Stale => "stale read",
             Self::Stop => "process stopped in order",
+            Self::SyncError => "sync of a file system fails",
             Self::TornAtBlock => "write torn between blocks",
             Self::TornInBlock => "write torn inside a block",
             Self::WipedTable => "table wiped",

@@ -1,31 +1,33 @@
-//! The local files of all hosts: real ones in a scratch folder, and what they should contain.
+//! The local files of all hosts, and what they should contain.
 //!
 //! ```text
-//! host N/   exports/     the export "box": what others fetch, and where they bring files to
-//!           here/        the user's own: what is brought, and where fetched files go
-//!           state/       records of jobs, journals
+//! of each host:  /exports/     the export "box": what others fetch, and where they bring files to
+//!                /here/        the user's own: what is brought, and where fetched files go
+//!                /state/       records of jobs, journals
 //! ```
 //!
-//! A crash of a process leaves them as they are. Not here: a file system that forgets what was not synced.
+//! A killed process leaves them as they are; a host that loses its power loses what was not synced. Not
+//! here: what that is (`file_system`), when it happens (`world`).
 
-use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use storage_mapping::BufferPool;
+use storage_mapping::{BufferPool, Instant};
 use transfer_core::export::Export;
+use transfer_core::file_system::{FileSystem, make_directories};
 use transfer_core::random::{Random, SeededRandom};
 use transfer_core::transfer::message::JobOptions;
 use transfer_core::transfer::{Job, LocalFiles, RelativePath, ServingFiles, SourceOrigin, Target};
 
+use crate::chance::Chance;
+use crate::file_system::SimulatedFiles;
 use crate::plan::{JobPlan, Plan};
 
 /// Name of the export of every host.
 const EXPORT: &[u8] = b"box";
-/// A folder in memory, where the system has one: syncing costs nothing there.
-const MEMORY_FOLDER: &str = "/dev/shm";
 
 /// One file that is to be delivered.
 #[derive(Clone, Debug)]
@@ -39,16 +41,24 @@ pub struct ExpectedFile {
 /// What a job is to deliver.
 #[derive(Clone, Debug)]
 pub struct ExpectedJob {
+    /// The host that asks for it.
+    pub requester: usize,
+    /// The host that receives.
+    pub host: usize,
+    /// Its file system.
+    pub files_there: SimulatedFiles,
     /// The folder that receives.
     pub folder: PathBuf,
     /// The files.
     pub files: Vec<ExpectedFile>,
 }
 
-/// The scratch folder of a run.
+/// The file systems of a run.
 #[derive(Debug)]
 pub struct Files {
-    root: tempfile::TempDir,
+    hosts: Vec<SimulatedFiles>,
+    time: Arc<AtomicU64>,
+    chance: Chance,
 }
 
 impl Files {
@@ -57,46 +67,52 @@ impl Files {
     /// # Errors
     /// If they cannot be made.
     pub fn new(plan: &Plan) -> io::Result<(Self, Vec<ExpectedJob>)> {
-        let memory = Path::new(MEMORY_FOLDER);
-        let mut builder = tempfile::Builder::new();
-        builder.prefix("diskwire-sim-");
-        let root = if memory.is_dir() { builder.tempdir_in(memory)? } else { builder.tempdir()? };
-        let files = Self { root };
-        for host in 0..plan.hosts {
-            for folder in ["exports", "here", "state"] {
-                fs::create_dir_all(files.host(host).join(folder))?;
+        // Its own numbers: what the hosts' files need does not change what the rest of the run draws.
+        let mut chance = Chance::new(plan.seed.rotate_left(32) ^ 0xf11e_5eed);
+        let time = Arc::new(AtomicU64::new(0));
+        let host = |device| SimulatedFiles::new(device, chance.fork(), Arc::clone(&time));
+        let hosts = (1..=plan.hosts as u64).map(host).collect();
+        let files = Self { hosts, time, chance };
+        for host in &files.hosts {
+            for folder in ["/exports", "/here", "/state"] {
+                make_directories(host, Path::new(folder))?;
             }
         }
         let jobs = plan.jobs.iter().enumerate().map(|(number, job)| files.prepare(plan.seed, number, job));
         let jobs = jobs.collect::<io::Result<_>>()?;
+        for host in &files.hosts {
+            host.settle();
+            host.ignore_syncs(plan.ignored_syncs);
+        }
         Ok((files, jobs))
     }
 
-    fn host(&self, host: usize) -> PathBuf {
-        self.root.path().join(format!("host{host}"))
+    /// The clocks of all hosts show this time.
+    pub fn set_time(&self, now: Instant) {
+        self.time.store(now.0, Ordering::Relaxed);
     }
 
-    fn source_folder(&self, number: usize, job: &JobPlan) -> PathBuf {
-        if job.pull {
-            self.host(job.responder).join("exports").join(format!("source{number}"))
-        } else {
-            self.host(job.requester).join("here").join(format!("source{number}"))
-        }
+    /// The file system of a host.
+    #[must_use]
+    pub fn host(&self, host: usize) -> &SimulatedFiles {
+        &self.hosts[host]
     }
 
-    fn target_folder(&self, number: usize, job: &JobPlan) -> PathBuf {
-        if job.pull {
-            self.host(job.requester).join("here").join(format!("target{number}"))
-        } else {
-            self.host(job.responder).join("exports").join(format!("target{number}"))
-        }
+    /// A host, all of whose processes are gone, loses what it had not synced.
+    pub fn lose_power(&mut self, host: usize) {
+        self.hosts[host].lose_power(&mut self.chance);
+    }
+
+    /// The power of a host will fail in the middle of what it does to its files: after up to `most` changes.
+    pub fn fail_power_soon(&mut self, host: usize, most: u64) {
+        self.hosts[host].fail_power_after(self.chance.range(1, most));
     }
 
     fn prepare(&self, seed: u64, number: usize, job: &JobPlan) -> io::Result<ExpectedJob> {
-        let source = self.source_folder(number, job);
-        let folder = self.target_folder(number, job);
-        fs::create_dir_all(&source)?;
-        fs::create_dir_all(&folder)?;
+        let (source, folder) = (source_folder(number, job), target_folder(number, job));
+        let (sender, receiver) =
+            if job.pull { (job.responder, job.requester) } else { (job.requester, job.responder) };
+        make_directories(self.host(receiver), &folder)?;
         let mut files = Vec::new();
         for (index, size) in job.sizes.iter().enumerate() {
             let mut key = [0; 32];
@@ -106,7 +122,7 @@ impl Files {
             let mut bytes = vec![0; usize::try_from(*size).expect("a few MiB")];
             SeededRandom::new(&key).fill(&mut bytes);
             let name = file_name(index);
-            fs::write(source.join(&name), &bytes)?;
+            self.host(sender).write_file(&source.join(&name), &bytes)?;
             let target = if job.recursive {
                 folder.join(format!("source{number}")).join(name)
             } else {
@@ -114,7 +130,13 @@ impl Files {
             };
             files.push(ExpectedFile { path: target, bytes: bytes.into() });
         }
-        Ok(ExpectedJob { folder, files })
+        Ok(ExpectedJob {
+            requester: job.requester,
+            host: receiver,
+            files_there: self.host(receiver).clone(),
+            folder,
+            files,
+        })
     }
 
     /// What the requester of a job asks for.
@@ -134,10 +156,10 @@ impl Files {
                 let names = (0..job.sizes.len()).map(|index| format!("source{number}/{}", file_name(index)));
                 names.map(relative).collect()
             };
-            let target = Target::Local(bytes_of(&self.target_folder(number, job)));
+            let target = Target::Local(bytes_of(&target_folder(number, job)));
             return Job::Pull { peer, export: EXPORT.to_vec(), sources, target, options };
         }
-        let folder = self.source_folder(number, job);
+        let folder = source_folder(number, job);
         let sources = if job.recursive {
             vec![bytes_of(&folder)]
         } else {
@@ -157,16 +179,28 @@ impl Files {
     /// # Errors
     /// If they cannot be opened.
     pub fn serving(&self, host: usize) -> io::Result<Arc<ServingFiles>> {
-        let folder = self.host(host);
-        let export = Export::open(EXPORT, &folder.join("exports"), true)?;
-        Ok(Arc::new(ServingFiles::new(vec![export], &folder.join("state").join("serve"))?))
+        let files = self.host(host);
+        let export = Export::open_on(files, EXPORT, Path::new("/exports"), true)?;
+        let files = Arc::new(files.clone());
+        Ok(Arc::new(ServingFiles::new_on(files, vec![export], Path::new("/state/serve"))?))
     }
 
     /// The user's files of a host, for one run of a command.
     #[must_use]
     pub fn command(&self, host: usize, pool: &BufferPool, segment_bytes: usize) -> LocalFiles {
-        LocalFiles::command(pool.clone(), segment_bytes, &self.host(host).join("state").join("command"))
+        let files: Arc<dyn FileSystem> = Arc::new(self.host(host).clone());
+        LocalFiles::command_on(files, pool.clone(), segment_bytes, Path::new("/state/command"))
     }
+}
+
+fn source_folder(number: usize, job: &JobPlan) -> PathBuf {
+    let above = if job.pull { "/exports" } else { "/here" };
+    Path::new(above).join(format!("source{number}"))
+}
+
+fn target_folder(number: usize, job: &JobPlan) -> PathBuf {
+    let above = if job.pull { "/here" } else { "/exports" };
+    Path::new(above).join(format!("target{number}"))
 }
 
 /// Name of a host.

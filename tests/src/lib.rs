@@ -7,6 +7,7 @@
 //! * [`lane`], [`host`], [`snapshot`]: a process of a host, what remains of it, and how it was before;
 //! * [`site`], [`disk`]: the volume, and disks that misbehave; [`stand_in`]: cheap keys;
 //! * [`damage`]: what is written past every rule;
+//! * [`file_system`]: files that forget what was not synced;
 //! * [`files`]: what is sent, and where it must be in the end;
 //! * [`checker`]: what must hold, one promise a file;
 //! * [`trace`]: what happened, as lines and as one number;
@@ -20,6 +21,7 @@ pub mod checker;
 pub mod damage;
 pub mod disk;
 pub mod fault;
+pub mod file_system;
 pub mod files;
 pub mod host;
 pub mod lane;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use transfer_core::protocol::discovery::BELL_WARM;
 
 use crate::chance::Chance;
+use crate::file_system::IgnoredSync;
 
 /// A state of the swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,7 +18,7 @@ pub enum Edition {
     First,
     /// Processes are also stopped in order; faults of requests are more frequent.
     Second,
-    /// Smaller jobs on more hosts, and every kind of fault.
+    /// Smaller jobs on more hosts, and every kind of fault; a host that crashes loses what was not synced.
     Third,
 }
 
@@ -104,8 +105,10 @@ pub struct HostFaults {
     pub bell_floods: u64,
     /// Times that a bell is set back or cleared.
     pub bell_losses: u64,
-    /// Processes or hosts killed; of hosts, one in four.
+    /// Processes or hosts killed.
     pub crashes: u64,
+    /// One crash of so many is that of a whole host.
+    pub host_crash_in: u64,
     /// Paths that fail for a while.
     pub path_failures: u64,
     /// Paths that hang for a while.
@@ -120,6 +123,10 @@ pub struct HostFaults {
     pub snapshots: u64,
     /// Users who stop a command, or end a serving process in order.
     pub stops: u64,
+    /// Syncs of file systems that fail.
+    pub sync_errors: u64,
+    /// File systems without room for a while.
+    pub full_disks: u64,
     /// Tables and records overwritten.
     pub wipes: u64,
 }
@@ -153,6 +160,10 @@ pub struct Plan {
     pub fault_time: Duration,
     /// What happens to hosts.
     pub host_faults: HostFaults,
+    /// A host that crashes loses what was not synced.
+    pub power_losses: bool,
+    /// Syncs that all hosts ignore: for runs that must be found out.
+    pub ignored_syncs: Option<IgnoredSync>,
     /// The jobs.
     pub jobs: Vec<JobPlan>,
 }
@@ -201,6 +212,8 @@ impl Plan {
             faults,
             fault_time,
             host_faults,
+            power_losses: true,
+            ignored_syncs: None,
             jobs: (0..jobs).map(|_| small_job(&mut chance, hosts, command_lanes)).collect(),
         }
     }
@@ -218,6 +231,7 @@ impl Plan {
         let stops = if edition >= Edition::Second { count(&mut chance, 3) } else { 0 };
         let host_faults = HostFaults {
             crashes,
+            host_crash_in: 4,
             stops,
             pauses: count(&mut chance, 4),
             pause_most: Duration::from_secs(90),
@@ -242,8 +256,26 @@ impl Plan {
             faults,
             fault_time,
             host_faults,
+            power_losses: false,
+            ignored_syncs: None,
             jobs,
         }
+    }
+
+    /// The plan of `seed` with calm disks and hosts that lose their power again and again: all its faults are
+    /// those of file systems.
+    #[must_use]
+    pub fn of_power_losses(seed: u64) -> Self {
+        let mut plan = Self::of_seed(Edition::Third, seed);
+        let mut chance = Chance::new(seed ^ 0x90e4);
+        plan.faults = plan.faults.stopped();
+        let faults = &mut plan.host_faults;
+        (faults.pauses, faults.hangs, faults.path_failures, plan.paths) = (0, 0, 0, 1);
+        (faults.crashes, faults.host_crash_in) = (chance.range(4, 24), 1);
+        plan.fault_time = Duration::from_secs(chance.range(5, 60));
+        let latency = plan.faults.latency_low;
+        plan.faults.latency_high = plan.faults.latency_high.min(2 * latency);
+        plan
     }
 
     /// Lanes of the whole volume.
@@ -262,11 +294,14 @@ fn host_faults(chance: &mut Chance, quiet: bool) -> HostFaults {
         bell_floods: count(16, 2),
         bell_losses: count(8, 4),
         crashes: count(2, 5),
+        host_crash_in: 2,
         path_failures: count(4, 3),
         hangs: count(4, 3),
         stops: count(4, 3),
         wipes: count(8, 4),
         snapshots: count(16, 3),
+        sync_errors: count(16, 2),
+        full_disks: count(16, 2),
         pauses: count(3, 4),
         pause_most: Duration::from_secs(*chance.pick(&[1, 90, 90, 3600])),
         path_most: Duration::from_secs(*chance.pick(&[1, 150, 150, 3600])),

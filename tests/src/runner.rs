@@ -75,9 +75,17 @@ pub fn run_seed(seed: u64, printed: bool) -> Result<Report, String> {
 /// # Errors
 /// In words, what promise was broken.
 pub fn run_edition(edition: Edition, seed: u64, printed: bool) -> Result<Report, String> {
+    run_plan(Plan::of_seed(edition, seed), printed)
+}
+
+/// One plan, which may be one that no seed gives.
+///
+/// # Errors
+/// In words, what promise was broken.
+pub fn run_plan(plan: Plan, printed: bool) -> Result<Report, String> {
     let trace = Trace::new(printed);
-    RUNNING.set(Some(seed));
-    let run = || World::new(Plan::of_seed(edition, seed), trace).map(World::run);
+    RUNNING.set(Some(plan.seed));
+    let run = || World::new(plan, trace).map(World::run);
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(report)) => match &report.violation {
             Some(violation) => Err(violation.to_string()),

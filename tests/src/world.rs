@@ -35,7 +35,10 @@ const BEGIN: Instant = Instant(1_000_000_000);
 enum Happening {
     CrashHost,
     CrashProcess,
+    EmptyDisk { host: usize },
     FailPath,
+    FailSync,
+    FillDisk,
     FloodBell,
     FloodBellMore { lane: u16, until: Instant },
     HangPath,
@@ -94,6 +97,7 @@ pub struct World {
     faults_end: Instant,
     are_faults_over: bool,
     was_set_back: bool,
+    were_files_troubled: bool,
     /// What bells were before they were set back.
     old_bells: BTreeMap<u16, Box<Block>>,
 }
@@ -131,6 +135,7 @@ impl World {
             faults_end: BEGIN + plan.fault_time,
             are_faults_over: false,
             was_set_back: false,
+            were_files_troubled: false,
             old_bells: BTreeMap::new(),
             plan,
         };
@@ -201,6 +206,7 @@ impl World {
     // ---- the loop -------------------------------------------------------------------------------
 
     fn step(&mut self) -> Result<(), Violation> {
+        self.files.set_time(self.now);
         let happening = self.happenings.first_key_value().map(|((at, _), _)| *at);
         let lane =
             (0..self.lanes.len()).filter_map(|index| self.lanes[index].due().map(|due| (due, index))).min();
@@ -237,7 +243,7 @@ impl World {
         }
         let faults = self.plan.host_faults.clone();
         for _ in 0..faults.crashes {
-            let whole = self.chance.below(4) == 0;
+            let whole = self.chance.below(faults.host_crash_in) == 0;
             self.sometime(if whole { Happening::CrashHost } else { Happening::CrashProcess });
         }
         (0..faults.stops).for_each(|_| self.sometime(Happening::StopProcess));
@@ -246,6 +252,8 @@ impl World {
         (0..faults.path_failures).for_each(|_| self.sometime(Happening::FailPath));
         (0..faults.bell_floods).for_each(|_| self.sometime(Happening::FloodBell));
         (0..faults.bell_losses).for_each(|_| self.sometime(Happening::LoseBell));
+        (0..faults.sync_errors).for_each(|_| self.sometime(Happening::FailSync));
+        (0..faults.full_disks).for_each(|_| self.sometime(Happening::FillDisk));
         (0..faults.snapshots).for_each(|_| self.sometime(Happening::TakeSnapshot));
         (0..faults.wipes).for_each(|_| self.sometime(Happening::WipeTable));
         self.later(self.faults_end, Happening::StopFaults);
@@ -263,18 +271,18 @@ impl World {
     fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
         let now = self.now;
         match happening {
-            Happening::Start { lane } => self.start(lane),
+            Happening::Start { lane } => return self.start(lane),
             Happening::StopFaults => self.stop_faults(),
             Happening::Persisted { lane, life, state } => self.persisted(lane, life, state),
             _ if self.are_faults_over => {}
             Happening::CrashHost => {
                 let host = self.chance.index(self.plan.hosts);
-                for lane in 0..self.lanes.len() {
-                    if self.lanes[lane].host == host {
-                        self.crash(lane);
-                    }
+                if self.plan.power_losses && self.chance.below(4) != 0 {
+                    self.trace.line(now, "world", &format!("the power of host{host} will fail"));
+                    self.files.fail_power_soon(host, 60);
+                    return Ok(());
                 }
-                return self.delivery.check(now);
+                return self.crash_host(host);
             }
             Happening::CrashProcess => {
                 let lane = self.chance.index(self.lanes.len());
@@ -312,6 +320,9 @@ impl World {
                 let line = format!("path {number} of host{host} to disk {disk} {what} until {until}");
                 self.trace.line(now, "world", &line);
             }
+            Happening::FailSync | Happening::FillDisk | Happening::EmptyDisk { .. } => {
+                self.trouble_files(happening);
+            }
             Happening::TakeSnapshot => self.take_snapshot(),
             Happening::GoOnFromSnapshot { lane } => self.go_on_from_snapshot(lane),
             Happening::FloodBell
@@ -320,6 +331,34 @@ impl World {
             | Happening::WipeTable => self.damage(happening),
         }
         Ok(())
+    }
+
+    /// A host's own file system has a fault.
+    fn trouble_files(&mut self, happening: Happening) {
+        let now = self.now;
+        self.were_files_troubled = true;
+        match happening {
+            Happening::FailSync => {
+                let (host, count) = (self.chance.index(self.plan.hosts), self.chance.range(1, 3));
+                self.faults.count(Fault::SyncError);
+                self.trace.line(now, "world", &format!("the next {count} syncs of host{host} fail"));
+                self.files.host(host).fail_syncs(u32::try_from(count).expect("at most 3"));
+            }
+            Happening::FillDisk => {
+                let host = self.chance.index(self.plan.hosts);
+                let (room, is_quota) = (self.chance.below(64 << 10), self.chance.below(3) == 0);
+                self.faults.count(Fault::DiskFull);
+                self.trace.line(now, "world", &format!("host{host} has room for {room} bytes"));
+                self.files.host(host).limit_space(room, is_quota);
+                let length = self.chance.duration(Duration::from_millis(10), Duration::from_secs(60));
+                self.later(now + length, Happening::EmptyDisk { host });
+            }
+            Happening::EmptyDisk { host } => {
+                self.trace.line(now, "world", &format!("host{host} has room again"));
+                self.files.host(host).lift_limit();
+            }
+            _ => {}
+        }
     }
 
     fn take_snapshot(&mut self) {
@@ -361,7 +400,7 @@ impl World {
             self.trace.line(now, "world", &format!("{name} is set back to the snapshot"));
             let lane = &mut self.lanes[index];
             lane.life = None;
-            life.serving = Some(self.files.serving(lane.host).expect("the scratch folder"));
+            life.serving = self.files.serving(lane.host).ok();
             for connection in connections {
                 self.attach_store(&mut life, connection, self.plan.segment_bytes as usize);
             }
@@ -422,12 +461,32 @@ impl World {
         self.faults_end = self.now;
         self.site.disks.iter().for_each(SharedDisk::stop_faults);
         self.site.disks.iter().for_each(SharedDisk::restore_guarded);
+        for host in 0..self.plan.hosts {
+            self.files.host(host).keep_power();
+            self.files.host(host).lift_limit();
+            self.files.host(host).fail_syncs(0);
+        }
         self.site.paths.iter().flatten().flatten().for_each(crate::disk::PathControl::heal);
         for lane in &mut self.lanes {
             lane.paused_until = lane.paused_until.min(self.now);
             // Somebody has found the second instance and switched it off.
             lane.life.take_if(|_| lane.is_clone);
         }
+    }
+
+    fn crash_host(&mut self, host: usize) -> Result<(), Violation> {
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].host == host {
+                self.crash(lane);
+            }
+        }
+        if !self.plan.power_losses {
+            return self.delivery.check(self.now);
+        }
+        self.faults.count(Fault::PowerLoss);
+        self.trace.line(self.now, "world", &format!("host{host} has lost its power"));
+        self.files.lose_power(host);
+        self.delivery.power_lost(self.now, host)
     }
 
     fn crash(&mut self, index: usize) {
@@ -466,23 +525,38 @@ impl World {
         self.later(self.now + pause, Happening::Start { lane });
     }
 
-    fn start(&mut self, index: usize) {
+    fn start(&mut self, index: usize) -> Result<(), Violation> {
         let now = self.now;
         let lane = &mut self.lanes[index];
         let job = lane.jobs.front().copied();
         if lane.life.is_some() || (!lane.is_serving() && job.is_none()) {
-            return;
+            return Ok(());
         }
+        let serving = match lane.is_serving().then(|| self.files.serving(lane.host)).transpose() {
+            Ok(serving) => serving,
+            Err(_) if !self.files.host(lane.host).has_power() => {
+                let host = lane.host;
+                self.start_later(index, Duration::from_secs(40));
+                return self.crash_host(host);
+            }
+            Err(_) if self.were_files_troubled => {
+                self.start_later(index, Duration::from_secs(10));
+                return Ok(());
+            }
+            Err(error) => return Err(Violation::Scratch(error.to_string())),
+        };
+        let lane = &mut self.lanes[index];
         lane.lives += 1;
-        let serving = lane.is_serving().then(|| self.files.serving(lane.host).expect("the scratch folder"));
         let Some(process) = self.site.start(&self.plan, lane, &mut self.chance, now) else {
-            return self.start_later(index, Duration::from_secs(10));
+            self.start_later(index, Duration::from_secs(10));
+            return Ok(());
         };
         let job = job.filter(|_| serving.is_none());
         self.trace.line(now, &process.name, &format!("starts, life {}, job {job:?}", lane.lives));
         self.attempts += u64::from(job.is_some());
         let stage = Stage::Starting { limit: now + START_MAX };
         lane.life = Some(Life { process, stage, serving, job });
+        Ok(())
     }
 
     fn persisted(&mut self, index: usize, life: u64, state: LocalState) {
@@ -511,6 +585,11 @@ impl World {
         life.process.finish_turn(now);
         if published {
             self.delivery.check(now)?;
+        }
+        let host = self.lanes[index].host;
+        if !self.files.host(host).has_power() {
+            self.lanes[index].life = Some(life);
+            return self.crash_host(host);
         }
         liveness::check_turns(now, &life.process.name, life.process.turns_in_second())?;
         match life.stage {
@@ -569,6 +648,9 @@ impl World {
                 }
             }
             NodeEvent::Session { event, connection } => {
+                if let (SessionEvent::FileDone { path }, Some(job)) = (&event, life.job) {
+                    self.delivery.check_said(now, job, path)?;
+                }
                 self.trace.numbers(now, &life.process.name, &[5, connection.0], || {
                     format!("{connection:?}: {event:?}")
                 });
@@ -631,8 +713,11 @@ impl World {
                 Ok(())
             }
             Verdict::InDoubt | Verdict::Retry => self.delivery.check(now),
-            // The files of a process that was set back are not those of its memory.
-            Verdict::Failed | Verdict::Partly if self.was_set_back => self.delivery.check(now),
+            // The files of a process that was set back are not those of its memory; a full disk is told.
+            Verdict::Failed | Verdict::Partly if self.was_set_back || self.were_files_troubled => {
+                self.delivery.repeat(job);
+                self.delivery.check(now)
+            }
             Verdict::Failed | Verdict::Partly => {
                 Err(Violation::Failed { at: now, job, outcome: format!("{outcome:?}") })
             }

@@ -1,21 +1,20 @@
 //! A directory tree that a peer may be let into, and the only way into it.
 //!
-//! What holds: every access starts at the root's descriptor and goes through openat2 with
-//! RESOLVE_BENEATH, NO_SYMLINKS and NO_MAGICLINKS, or names one last component in a directory that
-//! was opened so. A path checked once is never used again as text. Not here: which names are allowed
+//! What holds: every access starts at the root's handle and goes through
+//! [`FileHandle::open_beneath`], which stays beneath and follows no link (openat2 with RESOLVE_BENEATH,
+//! NO_SYMLINKS and NO_MAGICLINKS), or names one last component in a directory that was opened so. A path
+//! checked once is never used again as text. Not here: which names are allowed
 //! (`transfer::RelativePath`), who may use which export (the driver).
 
+use crate::file_system::{Errno, FileHandle, FileStat, FileSystem, Handle, Mode, OFlags, SystemFiles};
 use crate::transfer::RelativePath;
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Stat, openat, openat2, statat};
-use rustix::io::Errno;
 use std::path::Path;
 
 /// A named directory with a root that nothing leads out of.
 #[derive(Debug)]
 pub struct Export {
     name: Vec<u8>,
-    root: OwnedFd,
+    root: Handle,
     writable: bool,
 }
 
@@ -25,7 +24,15 @@ impl Export {
     /// # Errors
     /// If it cannot be opened as a directory.
     pub fn open(name: &[u8], path: &Path, writable: bool) -> Result<Self, Errno> {
-        let root = openat(CWD, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Self::open_on(&SystemFiles, name, path, writable)
+    }
+
+    /// As [`open`](Self::open), on any file system.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on(files: &dyn FileSystem, name: &[u8], path: &Path, writable: bool) -> Result<Self, Errno> {
+        let root = files.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         Ok(Self { name: name.to_vec(), root, writable })
     }
 
@@ -41,26 +48,26 @@ impl Export {
         self.writable
     }
 
-    /// The root's descriptor.
+    /// The root.
     #[must_use]
-    pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    pub fn root(&self) -> &dyn FileHandle {
+        &*self.root
     }
 
     /// Opens something beneath the root.
     ///
     /// # Errors
     /// Those of openat2: ELOOP for a symbolic link on the way, EXDEV for an escape.
-    pub fn open_beneath(&self, path: &RelativePath, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
+    pub fn open_beneath(&self, path: &RelativePath, flags: OFlags, mode: Mode) -> Result<Handle, Errno> {
         let path = if path.is_root() { &b"."[..] } else { path.as_bytes() };
-        open_beneath(self.root(), path, flags, mode)
+        self.root.open_beneath(path, flags, mode)
     }
 
     /// Opens a directory beneath the root.
     ///
     /// # Errors
     /// As [`open_beneath`](Self::open_beneath).
-    pub fn open_directory(&self, path: &RelativePath) -> Result<OwnedFd, Errno> {
+    pub fn open_directory(&self, path: &RelativePath) -> Result<Handle, Errno> {
         self.open_beneath(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())
     }
 
@@ -68,7 +75,7 @@ impl Export {
     ///
     /// # Errors
     /// As [`open_beneath`](Self::open_beneath); EISDIR for the root itself.
-    pub fn open_parent<'a>(&self, path: &'a RelativePath) -> Result<(OwnedFd, &'a [u8]), Errno> {
+    pub fn open_parent<'a>(&self, path: &'a RelativePath) -> Result<(Handle, &'a [u8]), Errno> {
         let (parent, name) = path.split_last().ok_or(Errno::ISDIR)?;
         Ok((self.open_directory(&parent)?, name))
     }
@@ -77,36 +84,19 @@ impl Export {
     ///
     /// # Errors
     /// As [`open_beneath`](Self::open_beneath).
-    pub fn stat(&self, path: &RelativePath) -> Result<Stat, Errno> {
+    pub fn stat(&self, path: &RelativePath) -> Result<FileStat, Errno> {
         if path.is_root() {
-            return rustix::fs::fstat(self.root());
+            return self.root.stat();
         }
         let (parent, name) = self.open_parent(path)?;
-        statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        parent.stat_entry(name)
     }
-}
-
-/// openat2 that stays beneath `root` and follows no link.
-pub(crate) fn open_beneath(
-    root: BorrowedFd<'_>,
-    path: &[u8],
-    flags: OFlags,
-    mode: Mode,
-) -> Result<OwnedFd, Errno> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    // EAGAIN says that a rename raced with the look-up of `..`; there is none, so few tries do.
-    for _ in 0..8 {
-        match openat2(root, path, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, mode, resolve) {
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            result => return result,
-        }
-    }
-    Err(Errno::AGAIN)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::CWD;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -122,7 +112,7 @@ mod tests {
         for path in
             ["..", "../secret", "/etc/passwd", "up/secret", "inner/away/secret", "last", "inner/../.."]
         {
-            let result = open_beneath(export.root(), path.as_bytes(), OFlags::RDONLY, Mode::empty());
+            let result = export.root().open_beneath(path.as_bytes(), OFlags::RDONLY, Mode::empty());
             assert!(result.is_err(), "{path} leads out");
         }
         assert!(RelativePath::from_joined(b"../secret").is_err());
@@ -154,10 +144,8 @@ mod tests {
         };
         let mut opened = 0;
         for _ in 0..4000 {
-            if let Ok(fd) = export.open_beneath(&path, OFlags::RDONLY, Mode::empty()) {
-                let mut text = String::new();
-                std::io::Read::read_to_string(&mut std::fs::File::from(fd), &mut text).expect("readable");
-                assert_eq!(text, "inside");
+            if let Ok(file) = export.open_beneath(&path, OFlags::RDONLY, Mode::empty()) {
+                assert_eq!(file.read_whole().expect("readable"), b"inside");
                 opened += 1;
             }
         }

@@ -12,12 +12,14 @@
 //! for 7 days or while it is among the last 10,000, whichever is longer; INTENT is kept until its end.
 //! Not here: what the entries mean (`transfer::local`).
 
+use crate::file_system::{Errno, FileSystem, Handle, Mode, OFlags, RenameFlags, SystemFiles};
 use crate::transfer::{ErrorCode, RelativePath, TransferId};
 use byteorder::{ByteOrder, LittleEndian};
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Ids that are kept however old they are.
 const IDS_KEPT_MIN: usize = 10_000;
@@ -134,8 +136,12 @@ pub fn parse(bytes: &[u8]) -> Option<(TransferId, Entry, u64, usize)> {
 /// A journal file with its content in memory.
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: File,
+    /// The directory that it is in, and its name there.
+    folder: Handle,
+    name: Vec<u8>,
+    file: Handle,
+    /// Bytes of whole records.
+    length: u64,
     entries: BTreeMap<TransferId, (u64, Entry)>,
     /// An append failed: what is on disk is not known.
     broken: bool,
@@ -147,10 +153,24 @@ impl Journal {
     /// # Errors
     /// Those of the file system; `WouldBlock` if another process has it open.
     pub fn open(path: &Path, time_s: u64) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        Self::open_on(&SystemFiles, path, time_s)
+    }
+
+    /// As [`open`](Self::open), on any file system.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on(files: &dyn FileSystem, path: &Path, time_s: u64) -> io::Result<Self> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let folder = files.open(parent.unwrap_or(Path::new(".")), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let name = path.file_name().map(OsStr::as_bytes).ok_or(Errno::ISDIR)?.to_vec();
+        let file = folder.open_beneath(&name, OFlags::RDWR | OFlags::CREATE, Mode::from_raw_mode(0o666))?;
+        file.try_lock()?;
+        if !file.is_entry(&*folder, &name)? {
+            // Another process has just put a compacted one in its place.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let bytes = file.read_whole()?;
         let mut entries = BTreeMap::new();
         let mut at = 0;
         let mut records = 0;
@@ -159,11 +179,10 @@ impl Journal {
             at += length;
             records += 1;
         }
-        file.set_len(at as u64)?;
-        io::Seek::seek(&mut file, io::SeekFrom::Start(at as u64))?;
-        file.sync_all()?;
-        sync_parent(path)?;
-        let mut journal = Self { path: path.to_owned(), file, entries, broken: false };
+        file.set_length(at as u64)?;
+        file.sync()?;
+        folder.sync()?;
+        let mut journal = Self { folder, name, file, length: at as u64, entries, broken: false };
         journal.forget_old(time_s);
         if records > 2 * journal.entries.len() + IDS_KEPT_MIN {
             journal.compact()?;
@@ -186,19 +205,20 @@ impl Journal {
 
     /// Writes the entries to a new file that takes this one's place.
     fn compact(&mut self) -> io::Result<()> {
-        let new_path = self.path.with_extension("new");
-        let mut new =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&new_path)?;
-        rustix::fs::flock(&new, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        let new_name = [&self.name[..], b".new"].concat();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC;
+        let new = self.folder.open_beneath(&new_name, flags, Mode::from_raw_mode(0o666))?;
+        new.try_lock()?;
         let mut bytes = Vec::new();
         for (id, (time, entry)) in &self.entries {
             emit(*id, entry, *time, &mut bytes);
         }
-        new.write_all(&bytes)?;
-        new.sync_all()?;
-        std::fs::rename(&new_path, &self.path)?;
-        sync_parent(&self.path)?;
+        new.write_all_at(&bytes, 0)?;
+        new.sync()?;
+        self.folder.rename(&new_name, &*self.folder, &self.name, RenameFlags::empty())?;
+        self.folder.sync()?;
         self.file = new;
+        self.length = bytes.len() as u64;
         Ok(())
     }
 
@@ -219,8 +239,9 @@ impl Journal {
             emit(*id, entry, time_s, &mut bytes);
         }
         self.broken = true;
-        self.file.write_all(&bytes)?;
+        self.file.write_all_at(&bytes, self.length)?;
         self.file.sync_data()?;
+        self.length += bytes.len() as u64;
         self.broken = false;
         self.entries.extend(records.into_iter().map(|(id, entry)| (id, (time_s, entry))));
         if self.entries.len() > IDS_KEPT_MAX + IDS_KEPT_MIN {
@@ -240,12 +261,6 @@ impl Journal {
         let is_intent = |entry: &Entry| matches!(entry, Entry::Intent { .. });
         self.entries.iter().filter(move |(_, (_, e))| is_intent(e)).map(|(id, (_, entry))| (*id, entry))
     }
-}
-
-/// Makes an entry of a directory durable.
-fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

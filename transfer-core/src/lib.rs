@@ -42,6 +42,7 @@
 //!   `transfer::local`, the files of the host;
 //! * [`node`]: one process of a host, an endpoint with a session on each connection. Pure;
 //! * [`driver`]: the event loop that gives a node its time, its volume and its workers;
+//! * [`file_system`]: the seam to the files of a host, so that a simulator can lose what was not synced;
 //! * [`journal`], [`export`], [`enrolment`]: what was promised, where peers may go, who has which lane;
 //! * [`survey`], [`inspect`], [`check`]: every control structure of a volume, to print and to verify;
 //! * [`loopback`]: two processes on a volume in memory, for examples and tests.
@@ -79,6 +80,7 @@ pub mod check;
 pub mod driver;
 pub mod enrolment;
 pub mod export;
+pub mod file_system;
 pub mod format;
 pub mod inspect;
 pub mod journal;

@@ -40,8 +40,8 @@ pub enum Violation {
         /// The file.
         path: String,
     },
-    /// A job was said to be done and its files are not all there.
-    #[error("{at}: job {job} was said to be done, and {path} is not there")]
+    /// A file was said to be published, or its job to be done, and it is not there.
+    #[error("{at}: {path} of job {job} was said to be published, and is not there")]
     Missing {
         /// When it was said.
         at: Instant,
@@ -94,7 +94,7 @@ pub enum Violation {
         /// Turns.
         turns: u32,
     },
-    /// The scratch folder cannot be read.
-    #[error("the scratch folder: {0}")]
+    /// A receiving folder cannot be read.
+    #[error("a receiving folder: {0}")]
     Scratch(String),
 }

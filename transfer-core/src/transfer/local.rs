@@ -1,7 +1,7 @@
-//! The files of this host: the one place where a session's local work touches the system.
+//! The files of this host: the one place where a session's local work touches the file system.
 //!
 //! What holds: one value serves one connection; work on different files runs in parallel; every access
-//! in an export goes through [`Export`]. The parts: `source` reads, `target` writes and publishes,
+//! in an export goes through [`Export`], and every access at all through a [`FileSystem`]. The parts: `source` reads, `target` writes and publishes,
 //! `record` keeps what a requester must remember. Not here: any decision about order (`sender`,
 //! `receiver`).
 
@@ -17,27 +17,24 @@ use super::store::{
     LocalWork, SourceOrigin, Target, TransferId,
 };
 use crate::export::Export;
+use crate::file_system::{Errno, FileHandle, FileKind, FileStat, FileSystem, SystemFiles, make_directories};
 use crate::journal::Journal;
 use crate::payload::Payload;
 use record::JobRecord;
-use rustix::fs::{AtFlags, Dir, FileType, Stat, statat};
-use rustix::io::Errno;
 use source::Sources;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 use storage_mapping::BufferPool;
 use target::Receiving;
 
 /// A place where files are received: a root, its journal, and how many use its partial folder.
 #[derive(Debug)]
 pub(crate) struct Place {
+    pub(crate) files: Arc<dyn FileSystem>,
     pub(crate) export: Export,
     pub(crate) journal_path: PathBuf,
     pub(crate) shared: Mutex<PlaceShared>,
@@ -62,14 +59,15 @@ pub(crate) struct Claimant {
 }
 
 impl Place {
-    fn new(export: Export, journal_path: PathBuf) -> Self {
-        Self { export, journal_path, shared: Mutex::default() }
+    fn new(files: Arc<dyn FileSystem>, export: Export, journal_path: PathBuf) -> Self {
+        Self { files, export, journal_path, shared: Mutex::default() }
     }
 }
 
 /// The exports of a serving host, shared by all its connections.
 #[derive(Debug)]
 pub struct ServingFiles {
+    files: Arc<dyn FileSystem>,
     places: BTreeMap<Vec<u8>, Arc<Place>>,
 }
 
@@ -79,22 +77,36 @@ impl ServingFiles {
     /// # Errors
     /// If the directory cannot be made.
     pub fn new(exports: Vec<Export>, state_directory: &Path) -> std::io::Result<Self> {
+        Self::new_on(Arc::new(SystemFiles), exports, state_directory)
+    }
+
+    /// As [`new`](Self::new), on any file system; the exports were opened on the same one.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn new_on(
+        files: Arc<dyn FileSystem>,
+        exports: Vec<Export>,
+        state_directory: &Path,
+    ) -> std::io::Result<Self> {
         let mut places = BTreeMap::new();
         for export in exports {
             let hex: String = export.name().iter().map(|byte| format!("{byte:02x}")).collect();
             let folder = state_directory.join("exports").join(hex);
-            std::fs::create_dir_all(&folder)?;
+            make_directories(&*files, &folder)?;
             let name = export.name().to_vec();
-            places.insert(name, Arc::new(Place::new(export, folder.join("journal"))));
+            let place = Place::new(Arc::clone(&files), export, folder.join("journal"));
+            places.insert(name, Arc::new(place));
         }
-        Ok(Self { places })
+        Ok(Self { files, places })
     }
 
     /// The exports that `allowed` names; their journals stay shared.
     #[must_use]
     pub fn only(&self, allowed: impl Fn(&[u8]) -> bool) -> Self {
         let places = self.places.iter().filter(|(name, _)| allowed(name));
-        Self { places: places.map(|(name, place)| (name.clone(), Arc::clone(place))).collect() }
+        let places = places.map(|(name, place)| (name.clone(), Arc::clone(place))).collect();
+        Self { files: Arc::clone(&self.files), places }
     }
 
     fn place(&self, export: &[u8]) -> Result<&Arc<Place>, LocalError> {
@@ -117,8 +129,9 @@ struct JobFiles {
     receiving: Option<Arc<Receiving>>,
 }
 
-/// Executes the local work of one connection with real files.
+/// Executes the local work of one connection with the files of a file system.
 pub struct LocalFiles {
+    files: Arc<dyn FileSystem>,
     pool: BufferPool,
     segment_bytes: usize,
     host: Host,
@@ -132,18 +145,30 @@ impl LocalFiles {
     /// The files of a serving host, for one of its connections.
     #[must_use]
     pub fn serving(pool: BufferPool, segment_bytes: usize, files: Arc<ServingFiles>) -> Self {
-        Self::new(pool, segment_bytes, Host::Serving(files))
+        Self::new(Arc::clone(&files.files), pool, segment_bytes, Host::Serving(files))
     }
 
     /// The files of the user of this host, for one run of a command. Records of unfinished jobs lie
     /// below `state_directory`.
     #[must_use]
     pub fn command(pool: BufferPool, segment_bytes: usize, state_directory: &Path) -> Self {
-        Self::new(pool, segment_bytes, Host::Command { state_directory: state_directory.to_owned() })
+        Self::command_on(Arc::new(SystemFiles), pool, segment_bytes, state_directory)
     }
 
-    fn new(pool: BufferPool, segment_bytes: usize, host: Host) -> Self {
+    /// As [`command`](Self::command), on any file system.
+    #[must_use]
+    pub fn command_on(
+        files: Arc<dyn FileSystem>,
+        pool: BufferPool,
+        segment_bytes: usize,
+        state_directory: &Path,
+    ) -> Self {
+        Self::new(files, pool, segment_bytes, Host::Command { state_directory: state_directory.to_owned() })
+    }
+
+    fn new(files: Arc<dyn FileSystem>, pool: BufferPool, segment_bytes: usize, host: Host) -> Self {
         Self {
+            files,
             pool,
             segment_bytes,
             host,
@@ -216,7 +241,7 @@ impl LocalFiles {
                 let Host::Command { state_directory } = &self.host else {
                     return Err(LocalError::new(ErrorCode::Io));
                 };
-                let (record, nonce, permitted) = JobRecord::open(state_directory, &key)?;
+                let (record, nonce, permitted) = JobRecord::open(&*self.files, state_directory, &key)?;
                 self.change_job(job, |files| files.record = Some(Arc::new(record)));
                 Ok(LocalDone::JobOpened { nonce, permitted })
             }
@@ -260,7 +285,7 @@ impl LocalFiles {
             }
             LocalWork::HashSource { file, offset, length } => {
                 let open = sources.open_file(&file)?;
-                hash_range(&self.pool, &open, offset, length, self.segment_bytes)
+                hash_range(&self.pool, &*open, offset, length, self.segment_bytes)
             }
             LocalWork::CloseFile(index) => {
                 sources.close_file(index);
@@ -291,7 +316,7 @@ impl LocalFiles {
             }
             LocalWork::HashPartial { index, offset, length } => {
                 let file = receiving.partial_file(index)?;
-                hash_range(&self.pool, &file, offset, length, self.segment_bytes)
+                hash_range(&self.pool, &*file, offset, length, self.segment_bytes)
             }
             LocalWork::StoreSegment { index, offset, payload } => {
                 receiving.partial_file(index)?.write_all_at(payload.bytes(), offset)?;
@@ -321,8 +346,8 @@ impl LocalFiles {
                 let place = Arc::clone(self.serving_files()?.place(&export)?);
                 Sources::of_export(&place, &paths, recursive)
             }
-            SourceOrigin::Local(paths) => Sources::of_paths(&paths, recursive),
-            SourceOrigin::Stream => Sources::of_stream(time_s()),
+            SourceOrigin::Local(paths) => Sources::of_paths(&*self.files, &paths, recursive),
+            SourceOrigin::Stream => Sources::of_stream(self.time_s()),
         };
         self.change_job(job, |files| files.sources = Some(Arc::new(sources)));
         Ok(LocalDone::Done)
@@ -339,21 +364,26 @@ impl LocalFiles {
                     return Err(LocalError::with_text(ErrorCode::NotAllowed, text));
                 }
                 let path = path.clone();
-                Receiving::open(place, &path, destined, time_s(), Arc::clone(&self.claimant))?
+                Receiving::open(place, &path, destined, self.time_s(), Arc::clone(&self.claimant))?
             }
             Target::Local(path) => {
                 let record = self.record(job).ok_or_else(|| LocalError::new(ErrorCode::Io))?;
-                let (root, below) = local_target(path, &destined)?;
-                let export = Export::open(b"destination", &root, true).map_err(|errno| {
+                let (root, below) = local_target(&*self.files, path, &destined)?;
+                let export = Export::open_on(&*self.files, b"destination", &root, true).map_err(|errno| {
                     let error = LocalError::from(errno);
                     LocalError::with_text(error.code, format!("{}: {error}", root.display()))
                 })?;
-                let place = Arc::new(Place::new(export, record.journal_path()?));
-                Receiving::open(place, &below, destined, time_s(), Arc::clone(&self.claimant))?
+                let place = Arc::new(Place::new(Arc::clone(&self.files), export, record.journal_path()?));
+                Receiving::open(place, &below, destined, self.time_s(), Arc::clone(&self.claimant))?
             }
         };
         self.change_job(job, |files| files.receiving = Some(Arc::new(receiving)));
         Ok(LocalDone::Done)
+    }
+
+    /// Seconds on the wall clock: only for the age of records and for shown times.
+    fn time_s(&self) -> u64 {
+        self.files.wall_time().as_secs()
     }
 
     fn read_stream(&self, offset: u64) -> Result<LocalDone, LocalError> {
@@ -395,9 +425,14 @@ impl LocalStore for LocalFiles {
 }
 
 /// The directory that is the root for a user's destination, and the destination below it.
-fn local_target(path: &[u8], destined: &Destined) -> Result<(PathBuf, RelativePath), LocalError> {
+fn local_target(
+    files: &dyn FileSystem,
+    path: &[u8],
+    destined: &Destined,
+) -> Result<(PathBuf, RelativePath), LocalError> {
     let path = Path::new(std::ffi::OsStr::from_bytes(path));
-    if path.is_dir() || destined.must_be_directory || destined.single.is_none() {
+    let is_directory = files.stat(path).is_ok_and(|stat| stat.is_directory());
+    if is_directory || destined.must_be_directory || destined.single.is_none() {
         return Ok((path.to_owned(), RelativePath::root()));
     }
     let name = path.file_name().ok_or_else(|| LocalError::new(ErrorCode::NameInvalid))?;
@@ -408,15 +443,15 @@ fn local_target(path: &[u8], destined: &Destined) -> Result<(PathBuf, RelativePa
 }
 
 fn list(export: &Export, path: &RelativePath) -> Result<LocalDone, LocalError> {
-    let entry = |name: &[u8], stat: &Stat| ListEntry {
+    let entry = |name: &[u8], stat: &FileStat| ListEntry {
         name: name.to_vec(),
-        kind: match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => ListKind::File,
-            FileType::Directory => ListKind::Directory,
-            FileType::Symlink => ListKind::Link,
-            _ => ListKind::Other,
+        kind: match stat.kind {
+            FileKind::File => ListKind::File,
+            FileKind::Directory => ListKind::Directory,
+            FileKind::Link => ListKind::Link,
+            FileKind::Other => ListKind::Other,
         },
-        size: identity(stat).size,
+        size: stat.size,
         attributes: attributes(stat),
     };
     let directory = match export.open_directory(path) {
@@ -429,9 +464,9 @@ fn list(export: &Export, path: &RelativePath) -> Result<LocalDone, LocalError> {
         Err(errno) => return Err(errno.into()),
     };
     let mut entries = Vec::new();
-    for name in names_of(&directory)? {
+    for name in names_of(&*directory)? {
         // What vanishes between the two looks is not there.
-        if let Ok(stat) = statat(&directory, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
+        if let Ok(stat) = directory.stat_entry(&name) {
             entries.push(entry(&name, &stat));
         }
     }
@@ -439,15 +474,9 @@ fn list(export: &Export, path: &RelativePath) -> Result<LocalDone, LocalError> {
 }
 
 /// The names in a directory, sorted, without the partial folder.
-fn names_of(directory: &impl rustix::fd::AsFd) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." && name != PARTIAL_FOLDER {
-            names.push(name.to_vec());
-        }
-    }
+fn names_of(directory: &dyn FileHandle) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = directory.names()?;
+    names.retain(|name| name != PARTIAL_FOLDER);
     names.sort_unstable();
     Ok(names)
 }
@@ -455,7 +484,7 @@ fn names_of(directory: &impl rustix::fd::AsFd) -> Result<Vec<Vec<u8>>, Errno> {
 /// Hashes whole segments of a file.
 fn hash_range(
     pool: &BufferPool,
-    file: &File,
+    file: &dyn FileHandle,
     offset: u64,
     length: u64,
     segment_bytes: usize,
@@ -476,33 +505,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Seconds on the wall clock: only for the age of records and for shown times.
-fn time_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |passed| passed.as_secs())
-}
-
-fn nanoseconds(value: impl TryInto<u32>) -> u32 {
-    value.try_into().unwrap_or(0).min(999_999_999)
-}
-
-fn identity(stat: &Stat) -> Identity {
+fn identity(stat: &FileStat) -> Identity {
     Identity {
-        device: stat.st_dev,
-        inode: stat.st_ino,
-        size: u64::try_from(stat.st_size).unwrap_or(0),
-        mtime_s: stat.st_mtime,
-        mtime_ns: nanoseconds(stat.st_mtime_nsec),
-        ctime_s: stat.st_ctime,
-        ctime_ns: nanoseconds(stat.st_ctime_nsec),
+        device: stat.device,
+        inode: stat.inode,
+        size: stat.size,
+        mtime_s: stat.mtime_s,
+        mtime_ns: stat.mtime_ns,
+        ctime_s: stat.ctime_s,
+        ctime_ns: stat.ctime_ns,
     }
 }
 
-fn attributes(stat: &Stat) -> Attributes {
+fn attributes(stat: &FileStat) -> Attributes {
     Attributes {
-        mode: stat.st_mode & 0o7777,
-        user: stat.st_uid,
-        group: stat.st_gid,
-        mtime_s: stat.st_mtime,
-        mtime_ns: nanoseconds(stat.st_mtime_nsec),
+        mode: stat.mode,
+        user: stat.user,
+        group: stat.group,
+        mtime_s: stat.mtime_s,
+        mtime_ns: stat.mtime_ns,
     }
 }

@@ -11,11 +11,8 @@
 use super::super::code::{ErrorCode, LocalError};
 use super::super::store::{JobEnd, JobKey, TransferId};
 use super::lock;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use crate::file_system::{Errno, FileSystem, Handle, Mode, OFlags, make_directories};
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -26,11 +23,23 @@ const RECORD_BYTES: usize = 24;
 const PERMITTED: u8 = 1;
 const SETTLED: u8 = 2;
 
+/// The file of a record, locked.
+#[derive(Debug)]
+struct RecordFile {
+    /// The directory of all records, by path and open.
+    folder_path: PathBuf,
+    folder: Handle,
+    /// Its name there.
+    name: String,
+    file: Handle,
+    /// Bytes of whole records.
+    length: Mutex<u64>,
+}
+
 /// The record of one job; a job that cannot be continued has none on disk.
 #[derive(Debug)]
 pub(crate) struct JobRecord {
-    path: Option<PathBuf>,
-    file: Option<Mutex<File>>,
+    file: Option<RecordFile>,
     /// It was made by this run.
     fresh: bool,
 }
@@ -38,53 +47,50 @@ pub(crate) struct JobRecord {
 impl JobRecord {
     /// Finds or makes the record of a job.
     pub(crate) fn open(
+        files: &dyn FileSystem,
         state_directory: &Path,
         key: &JobKey,
     ) -> Result<(Self, [u8; 16], BTreeSet<TransferId>), LocalError> {
         if !key.durable {
-            return Ok((Self { path: None, file: None, fresh: true }, random_nonce()?, BTreeSet::new()));
+            return Ok((Self { file: None, fresh: true }, random_nonce(files)?, BTreeSet::new()));
         }
-        let folder = state_directory.join("jobs");
-        std::fs::create_dir_all(&folder)?;
-        let path = folder.join(file_name(key)?);
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-        if let Err(errno) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            let busy = LocalError::with_text(ErrorCode::Busy, "the same transfer is running already");
-            return Err(if errno == Errno::WOULDBLOCK { busy } else { errno.into() });
-        }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        let parsed = parse(&bytes);
+        let folder_path = state_directory.join("jobs");
+        let name = file_name(key)?;
+        let folder = make_directories(files, &folder_path)?;
+        let file = open_locked(&folder, name.as_bytes())?;
+        let parsed = parse(&file.read_whole()?);
         let fresh = parsed.is_none();
         let (nonce, permitted, length) = match parsed {
             Some(parsed) => parsed,
             None => {
-                let nonce = random_nonce()?;
-                file.set_len(0)?;
-                file.seek(SeekFrom::Start(0))?;
-                file.write_all(&header(&nonce))?;
-                file.sync_all()?;
-                File::open(&folder)?.sync_all()?;
+                let nonce = random_nonce(files)?;
+                file.set_length(0)?;
+                file.write_all_at(&header(&nonce), 0)?;
                 (nonce, BTreeSet::new(), HEADER_BYTES)
             }
         };
-        file.set_len(length as u64)?;
-        file.seek(SeekFrom::Start(length as u64))?;
-        Ok((Self { path: Some(path), file: Some(Mutex::new(file)), fresh }, nonce, permitted))
+        file.set_length(length as u64)?;
+        if fresh {
+            file.sync()?;
+            folder.sync()?;
+        }
+        let length = Mutex::new(length as u64);
+        let file = RecordFile { folder_path, folder, name, file, length };
+        Ok((Self { file: Some(file), fresh }, nonce, permitted))
     }
 
     /// Where the journal of a pull lies.
     pub(crate) fn journal_path(&self) -> Result<PathBuf, LocalError> {
-        let path = self.path.as_ref().ok_or_else(|| LocalError::new(ErrorCode::Io))?;
-        Ok(path.with_extension("journal"))
+        let file = self.file.as_ref().ok_or_else(|| LocalError::new(ErrorCode::Io))?;
+        Ok(file.folder_path.join(&file.name).with_extension("journal"))
     }
 
     /// Records permits, durably.
     pub(crate) fn permit(&self, ids: &[TransferId]) -> Result<(), LocalError> {
         if let Some(file) = self.file.as_ref().filter(|_| !ids.is_empty()) {
-            let mut file = lock(file);
-            file.write_all(&records(PERMITTED, ids))?;
-            file.sync_data()?;
+            let mut length = lock(&file.length);
+            file.append(&mut length, &records(PERMITTED, ids))?;
+            file.file.sync_data()?;
         }
         Ok(())
     }
@@ -92,7 +98,7 @@ impl JobRecord {
     /// Records that the last word about these is known.
     pub(crate) fn settle(&self, ids: &[TransferId]) -> Result<(), LocalError> {
         if let Some(file) = &self.file {
-            lock(file).write_all(&records(SETTLED, ids))?;
+            file.append(&mut lock(&file.length), &records(SETTLED, ids))?;
         }
         Ok(())
     }
@@ -107,20 +113,43 @@ impl JobRecord {
     }
 
     fn forget(&self) {
-        if let Some(path) = &self.path {
+        if let Some(RecordFile { folder, name, .. }) = &self.file {
             // What cannot be removed is only asked about again.
-            let _ = std::fs::remove_file(path.with_extension("journal"));
-            let _ = std::fs::remove_file(path);
+            let _ = folder.remove_file(format!("{name}.journal").as_bytes());
+            let _ = folder.remove_file(name.as_bytes());
         }
     }
 }
 
-fn random_nonce() -> Result<[u8; 16], LocalError> {
-    let mut nonce = [0; 16];
-    let mut filled = 0;
-    while filled < nonce.len() {
-        filled += rustix::rand::getrandom(&mut nonce[filled..], rustix::rand::GetRandomFlags::empty())?;
+impl RecordFile {
+    fn append(&self, length: &mut u64, bytes: &[u8]) -> Result<(), LocalError> {
+        self.file.write_all_at(bytes, *length)?;
+        *length += bytes.len() as u64;
+        Ok(())
     }
+}
+
+/// Opens or makes a record, and locks it.
+fn open_locked(folder: &Handle, name: &[u8]) -> Result<Handle, LocalError> {
+    loop {
+        let file = folder.open_beneath(name, OFlags::RDWR | OFlags::CREATE, Mode::from_raw_mode(0o666))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                return Err(LocalError::with_text(ErrorCode::Busy, "the same transfer is running already"));
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+        // A run that ended between the two has removed it: permits in it would be found by nobody.
+        if file.is_entry(&**folder, name)? {
+            return Ok(file);
+        }
+    }
+}
+
+fn random_nonce(files: &dyn FileSystem) -> Result<[u8; 16], LocalError> {
+    let mut nonce = [0; 16];
+    files.fill_random(&mut nonce)?;
     Ok(nonce)
 }
 
@@ -190,6 +219,7 @@ fn parse(bytes: &[u8]) -> Option<([u8; 16], BTreeSet<TransferId>, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file_system::SystemFiles;
 
     #[test]
     fn permits_are_found_again_and_torn_ones_are_not() {
@@ -203,20 +233,25 @@ mod tests {
             durable: true,
         };
         let ids = [TransferId([1; 16]), TransferId([2; 16])];
-        let (record, nonce, permitted) = JobRecord::open(folder.path(), &key).expect("a record");
+        let (record, nonce, permitted) =
+            JobRecord::open(&SystemFiles, folder.path(), &key).expect("a record");
         assert!(permitted.is_empty());
         record.permit(&ids).expect("durable");
         record.settle(&ids[..1]).expect("written");
-        assert_eq!(JobRecord::open(folder.path(), &key).expect_err("it is locked").code, ErrorCode::Busy);
-        let path = record.path.clone().expect("a path");
+        assert_eq!(
+            JobRecord::open(&SystemFiles, folder.path(), &key).expect_err("it is locked").code,
+            ErrorCode::Busy
+        );
+        let path = record.journal_path().expect("a path").with_extension("");
         drop(record);
         let mut bytes = std::fs::read(&path).expect("readable");
         bytes.extend_from_slice(&[1, 2, 3]);
         std::fs::write(&path, bytes).expect("writable");
-        let (record, again, permitted) = JobRecord::open(folder.path(), &key).expect("a record");
+        let (record, again, permitted) =
+            JobRecord::open(&SystemFiles, folder.path(), &key).expect("a record");
         assert_eq!((again, permitted), (nonce, BTreeSet::from([ids[1]])));
         record.forget();
         drop(record);
-        assert_ne!(JobRecord::open(folder.path(), &key).expect("a record").1, nonce);
+        assert_ne!(JobRecord::open(&SystemFiles, folder.path(), &key).expect("a record").1, nonce);
     }
 }

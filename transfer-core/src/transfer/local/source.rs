@@ -14,15 +14,11 @@ use super::super::store::{
 };
 use super::{Place, attributes, identity, lock, names_of};
 use crate::export::Export;
+use crate::file_system::{Errno, FileHandle, FileKind, FileStat, FileSystem, Handle, Mode, OFlags};
 use crate::payload::Payload;
 use byteorder::{ByteOrder, LittleEndian};
-use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, readlinkat, statat};
-use rustix::io::Errno;
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use storage_mapping::BufferPool;
@@ -58,7 +54,7 @@ struct Source {
 /// A directory that the walk is in.
 #[derive(Debug)]
 struct Level {
-    directory: OwnedFd,
+    directory: Handle,
     path: RelativePath,
     names: VecDeque<Vec<u8>>,
 }
@@ -76,7 +72,7 @@ pub(crate) struct Sources {
     recursive: bool,
     stream: Option<u64>,
     walker: Mutex<Walker>,
-    open: Mutex<BTreeMap<u32, Arc<File>>>,
+    open: Mutex<BTreeMap<u32, Handle>>,
 }
 
 impl Sources {
@@ -99,8 +95,8 @@ impl Sources {
     }
 
     /// Sources that the user named; a link at the very top is followed.
-    pub(crate) fn of_paths(paths: &[Vec<u8>], recursive: bool) -> Self {
-        Self::new(paths.iter().map(|path| local_source(path)).collect(), recursive, None)
+    pub(crate) fn of_paths(files: &dyn FileSystem, paths: &[Vec<u8>], recursive: bool) -> Self {
+        Self::new(paths.iter().map(|path| local_source(files, path)).collect(), recursive, None)
     }
 
     /// Standard input, with the time now.
@@ -137,7 +133,7 @@ impl Sources {
                     walker.levels.pop();
                     continue;
                 };
-                let looked = statat(&level.directory, &name[..], AtFlags::SYMLINK_NOFOLLOW);
+                let looked = level.directory.stat_entry(&name);
                 let path = level.path.child(&name);
                 entries.extend(self.look(&mut walker, &name, path, looked));
             } else if walker.next_source < self.sources.len() {
@@ -173,7 +169,7 @@ impl Sources {
         walker: &mut Walker,
         name: &[u8],
         path: Result<RelativePath, NameError>,
-        looked: Result<Stat, Errno>,
+        looked: Result<FileStat, Errno>,
     ) -> Option<WalkEntry> {
         let source = walker.next_source - 1;
         let level = walker.levels.last()?;
@@ -194,28 +190,34 @@ impl Sources {
     }
 
     /// What something is; a directory is gone into.
-    fn item(&self, walker: &mut Walker, stat: &Stat, path: &RelativePath, name: Option<&[u8]>) -> WalkItem {
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => WalkItem::File(identity(stat), attributes(stat)),
-            FileType::Directory if !self.recursive => WalkItem::Failed(LocalError::with_text(
+    fn item(
+        &self,
+        walker: &mut Walker,
+        stat: &FileStat,
+        path: &RelativePath,
+        name: Option<&[u8]>,
+    ) -> WalkItem {
+        match stat.kind {
+            FileKind::File => WalkItem::File(identity(stat), attributes(stat)),
+            FileKind::Directory if !self.recursive => WalkItem::Failed(LocalError::with_text(
                 ErrorCode::IsADirectory,
                 "is a directory (-r takes it along)",
             )),
-            FileType::Directory => match self.enter(walker, path) {
+            FileKind::Directory => match self.enter(walker, path) {
                 Ok(()) => WalkItem::Directory(attributes(stat)),
                 Err(error) => WalkItem::Failed(error),
             },
-            FileType::Symlink => {
+            FileKind::Link => {
                 let target = match (walker.levels.last(), name) {
-                    (Some(level), Some(name)) => readlinkat(&level.directory, name, Vec::new()),
+                    (Some(level), Some(name)) => level.directory.read_link(name),
                     _ => return WalkItem::Failed(LocalError::new(ErrorCode::IsALink)),
                 };
                 match target {
-                    Ok(target) => WalkItem::Link(attributes(stat), target.into_bytes()),
+                    Ok(target) => WalkItem::Link(attributes(stat), target),
                     Err(errno) => WalkItem::Failed(errno.into()),
                 }
             }
-            _ => WalkItem::Skipped(LocalError::new(ErrorCode::SpecialFile)),
+            FileKind::Other => WalkItem::Skipped(LocalError::new(ErrorCode::SpecialFile)),
         }
     }
 
@@ -227,22 +229,22 @@ impl Sources {
         let (export, base) = self.source(index)?;
         let whole = base.join(path).map_err(|_| LocalError::new(ErrorCode::NameTooLong))?;
         let directory = export.open_directory(&whole)?;
-        let names = names_of(&directory)?.into();
+        let names = names_of(&*directory)?.into();
         walker.levels.push(Level { directory, path: path.clone(), names });
         Ok(())
     }
 
     // ---- reading --------------------------------------------------------------------------------
 
-    fn open_source(&self, file: &SourceFile) -> Result<(File, Stat), LocalError> {
+    fn open_source(&self, file: &SourceFile) -> Result<(Handle, FileStat), LocalError> {
         let (export, base) = self.source(file.source)?;
         let path = base.join(&file.path).map_err(|_| LocalError::new(ErrorCode::NameTooLong))?;
-        let fd = export.open_beneath(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
-        let stat = fstat(&fd)?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let open = export.open_beneath(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+        let stat = open.stat()?;
+        if stat.kind != FileKind::File {
             return Err(LocalError::new(ErrorCode::SpecialFile));
         }
-        Ok((File::from(fd), stat))
+        Ok((open, stat))
     }
 
     /// Reads small files, whole, into one payload.
@@ -259,7 +261,7 @@ impl Sources {
                 let end = start.checked_add(size).filter(|&end| end <= capacity);
                 let end = end.ok_or_else(|| LocalError::new(ErrorCode::Changed))?;
                 let room = payload.room();
-                read_exactly(&open, &mut room[start..end], 0)?;
+                read_exactly(&*open, &mut room[start..end], 0)?;
                 LittleEndian::write_u32(&mut room[at..at + 4], file.index);
                 let length = u32::try_from(size).map_err(|_| LocalError::new(ErrorCode::Changed))?;
                 LittleEndian::write_u32(&mut room[at + 4..start], length);
@@ -273,7 +275,7 @@ impl Sources {
     }
 
     /// The open file, opened now if it is the first use; it must still be what was announced.
-    pub(crate) fn open_file(&self, file: &SourceFile) -> Result<Arc<File>, LocalError> {
+    pub(crate) fn open_file(&self, file: &SourceFile) -> Result<Handle, LocalError> {
         if let Some(open) = lock(&self.open).get(&file.index) {
             return Ok(Arc::clone(open));
         }
@@ -281,8 +283,7 @@ impl Sources {
         if identity(&stat) != file.identity {
             return Err(LocalError::new(ErrorCode::Changed));
         }
-        // Two workers may come here at once; both descriptors are of the same file.
-        let opened = Arc::new(opened);
+        // Two workers may come here at once; both handles are of the same file.
         lock(&self.open).insert(file.index, Arc::clone(&opened));
         Ok(opened)
     }
@@ -302,7 +303,7 @@ impl Sources {
     ) -> Result<LocalDone, LocalError> {
         let open = self.open_file(file)?;
         let mut payload = Payload::outgoing(pool, length);
-        read_exactly(&open, &mut payload.room()[..length], offset)?;
+        read_exactly(&*open, &mut payload.room()[..length], offset)?;
         payload.set_length(length);
         let hash = SegmentHash::of(offset, payload.bytes());
         Ok(LocalDone::SegmentLoaded { payload, hash })
@@ -310,7 +311,7 @@ impl Sources {
 
     /// Whether each source is what it was when it was read.
     pub(crate) fn unchanged(&self, files: &[(SourceFile, TransferId)]) -> Vec<bool> {
-        let mut parents: BTreeMap<(u32, RelativePath), Result<OwnedFd, Errno>> = BTreeMap::new();
+        let mut parents: BTreeMap<(u32, RelativePath), Result<Handle, Errno>> = BTreeMap::new();
         let mut check = |file: &SourceFile| -> Option<bool> {
             let (export, base) = self.source(file.source).ok()?;
             let path = base.join(&file.path).ok()?;
@@ -321,7 +322,7 @@ impl Sources {
                 .or_insert_with_key(|(_, parent)| open(parent))
                 .as_ref()
                 .ok()?;
-            let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+            let stat = directory.stat_entry(name).ok()?;
             Some(identity(&stat) == file.identity)
         };
         files.iter().map(|(file, _)| self.stream.is_some() || check(file).unwrap_or(false)).collect()
@@ -329,7 +330,7 @@ impl Sources {
 }
 
 /// A shorter file than it was is a changed one.
-fn read_exactly(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), LocalError> {
+fn read_exactly(file: &dyn FileHandle, bytes: &mut [u8], offset: u64) -> Result<(), LocalError> {
     file.read_exact_at(bytes, offset).map_err(|error| {
         if error.kind() == std::io::ErrorKind::UnexpectedEof {
             LocalError::new(ErrorCode::Changed)
@@ -339,17 +340,17 @@ fn read_exactly(file: &File, bytes: &mut [u8], offset: u64) -> Result<(), LocalE
     })
 }
 
-fn local_source(path: &[u8]) -> Source {
+fn local_source(files: &dyn FileSystem, path: &[u8]) -> Source {
     let announced = RelativePath::of_name(source_name(path)).unwrap_or_default();
     let opened = || -> Result<(Root, RelativePath), LocalError> {
-        let real = std::fs::canonicalize(Path::new(std::ffi::OsStr::from_bytes(path)))?;
-        if real.is_dir() {
-            return Ok((Root::Own(Export::open(b"source", &real, false)?), RelativePath::root()));
+        let real = files.canonicalize(Path::new(std::ffi::OsStr::from_bytes(path)))?;
+        if files.stat(&real).is_ok_and(|stat| stat.is_directory()) {
+            return Ok((Root::Own(Export::open_on(files, b"source", &real, false)?), RelativePath::root()));
         }
         let not_named = || LocalError::new(ErrorCode::NameInvalid);
         let (parent, name) = real.parent().zip(real.file_name()).ok_or_else(not_named)?;
         let base = RelativePath::of_name(name.as_bytes()).map_err(|_| not_named())?;
-        Ok((Root::Own(Export::open(b"source", parent, false)?), base))
+        Ok((Root::Own(Export::open_on(files, b"source", parent, false)?), base))
     };
     match opened() {
         Ok((root, base)) => Source { root: Ok(root), base, announced },

@@ -19,18 +19,11 @@ use super::super::root::Root;
 use super::super::store::{
     Attributes, Destined, FileAnswer, KnownAnswer, LocalDone, OpenFile, PackFile, TransferId,
 };
-use super::{Claimant, Place, identity, lock};
+use super::{Claimant, Place, lock};
+use crate::file_system::{Errno, FileHandle, Handle, Mode, OFlags};
 use crate::journal::{Entry, Journal};
 use folder::PartialFolder;
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{
-    AtFlags, FallocateFlags, FlockOperation, Gid, Mode, OFlags, Timespec, Timestamps, Uid, fallocate, fchmod,
-    fchown, flock, fstat, futimens, statat,
-};
-use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Write;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -49,7 +42,7 @@ enum Naming {
 /// A large partial file that is open.
 #[derive(Debug)]
 struct Partial {
-    file: Arc<File>,
+    file: Handle,
     id: TransferId,
     size: u64,
     marks: u64,
@@ -92,17 +85,18 @@ impl Receiving {
         claimant: Arc<Claimant>,
     ) -> Result<Self, LocalError> {
         let (base, naming) = resolve(&place, path, &destined)?;
-        let base_device = fstat(place.export.open_directory(&base)?)?.st_dev;
+        let base_device = place.export.open_directory(&base)?.stat()?.device;
         let (folder, journal) = {
             let mut shared = lock(&place.shared);
-            let folder = PartialFolder::open(&place.export)?;
-            if fstat(folder.as_fd())?.st_dev != base_device {
+            let folder = PartialFolder::open(&place.export, shared.users > 0)?;
+            if folder.handle().stat()?.device != base_device {
                 return Err(LocalError::new(ErrorCode::CrossDevice));
             }
             let journal = match &shared.journal {
                 Some(journal) => Arc::clone(journal),
                 None => {
-                    let mut journal = Journal::open(&place.journal_path, time_s).map_err(journal_error)?;
+                    let mut journal = Journal::open_on(&*place.files, &place.journal_path, time_s)
+                        .map_err(journal_error)?;
                     publish::finish_intents(&place.export, &folder, &mut journal, time_s)?;
                     let journal = Arc::new(Mutex::new(journal));
                     shared.journal = Some(Arc::clone(&journal));
@@ -116,6 +110,7 @@ impl Receiving {
             (folder, journal)
         };
         Ok(Self {
+            as_root: place.files.is_privileged(),
             place,
             claimant,
             folder,
@@ -123,7 +118,6 @@ impl Receiving {
             naming,
             no_clobber: destined.no_clobber,
             preserve: destined.preserve,
-            as_root: rustix::process::geteuid().is_root(),
             time_s,
             journal,
             open: Mutex::default(),
@@ -160,7 +154,7 @@ impl Receiving {
             Entry::Intent { .. } => Some(FileAnswer::Refused(LocalError::new(ErrorCode::Busy))),
             Entry::Committed { inode, length } => {
                 let stat = self.target(&file.path).ok().and_then(|path| self.place.export.stat(&path).ok());
-                let present = stat.is_some_and(|s| s.st_ino == *inode && identity(&s).size == *length);
+                let present = stat.is_some_and(|s| s.inode == *inode && s.size == *length);
                 Some(FileAnswer::Known(KnownAnswer::Committed { present }))
             }
         }
@@ -169,9 +163,7 @@ impl Receiving {
     /// What speaks against a file before a byte of it came.
     fn check_target(&self, path: &RelativePath) -> Result<(), LocalError> {
         match self.place.export.stat(path) {
-            Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => {
-                Err(LocalError::new(ErrorCode::IsADirectory))
-            }
+            Ok(stat) if stat.is_directory() => Err(LocalError::new(ErrorCode::IsADirectory)),
             Ok(_) if self.no_clobber => Err(LocalError::new(ErrorCode::Exists)),
             // A missing parent may be on its way; the rename will tell.
             Ok(_) | Err(Errno::NOENT) => Ok(()),
@@ -193,8 +185,8 @@ impl Receiving {
     fn open_partial(&self, file: &OpenFile, segment_bytes: usize) -> Result<(u64, u64), LocalError> {
         let target = self.target(&file.path)?;
         let name = file.id.to_hex();
-        let (fd, found) = match self.folder.open_file(&name, OFlags::RDWR) {
-            Ok(fd) => (fd, true),
+        let (opened, found) = match self.folder.open_file(&name, OFlags::RDWR) {
+            Ok(opened) => (opened, true),
             Err(Errno::NOENT) if file.permitted => return Err(LocalError::new(ErrorCode::UnknownTransfer)),
             Err(Errno::NOENT) => {
                 self.check_target(&target)?;
@@ -202,7 +194,7 @@ impl Receiving {
             }
             Err(errno) => return Err(errno.into()),
         };
-        if let Err(errno) = flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        if let Err(errno) = opened.try_lock() {
             if errno != Errno::WOULDBLOCK {
                 return Err(errno.into());
             }
@@ -211,16 +203,15 @@ impl Receiving {
         }
         lock(&self.place.shared).holders.insert(file.id, Arc::clone(&self.claimant));
         let size = file.size.unwrap_or(0);
-        let stat = fstat(&fd)?;
+        let stat = opened.stat()?;
         let mut resume = 0;
         if found && file.size.is_some() {
-            let durable = self.folder.read_mark(&name, size).min(identity(&stat).size);
+            let durable = self.folder.read_mark(&name, size).min(stat.size);
             resume = durable - durable % segment_bytes as u64;
         }
-        let opened = Arc::new(File::from(fd));
-        opened.set_len(resume)?;
+        opened.set_length(resume)?;
         if size > segment_bytes as u64 {
-            match fallocate(&*opened, FallocateFlags::KEEP_SIZE, 0, size) {
+            match opened.allocate(size) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(errno) => {
                     if !found {
@@ -232,7 +223,7 @@ impl Receiving {
         }
         let partial = Partial { file: opened, id: file.id, size, marks: 0 };
         lock(&self.open).insert(file.index, partial);
-        Ok((stat.st_ino, resume))
+        Ok((stat.inode, resume))
     }
 
     /// Another connection holds a partial file: if it is one of the same host, it is to give way.
@@ -247,7 +238,7 @@ impl Receiving {
     }
 
     /// The open partial file of a large file.
-    pub(crate) fn partial_file(&self, index: u32) -> Result<Arc<File>, LocalError> {
+    pub(crate) fn partial_file(&self, index: u32) -> Result<Handle, LocalError> {
         let open = lock(&self.open);
         open.get(&index)
             .map(|partial| Arc::clone(&partial.file))
@@ -298,41 +289,34 @@ impl Receiving {
         }
         let name = pack.file.id.to_hex();
         let create = if pack.file.permitted { OFlags::empty() } else { OFlags::CREATE };
-        let fd = match self.folder.open_file(&name, OFlags::WRONLY | OFlags::TRUNC | create) {
+        let file = match self.folder.open_file(&name, OFlags::WRONLY | OFlags::TRUNC | create) {
             Err(Errno::NOENT) if pack.file.permitted => {
                 return Err(LocalError::new(ErrorCode::UnknownTransfer));
             }
             opened => opened?,
         };
-        let mut file = File::from(fd);
-        let written = file.write_all(content).map_err(LocalError::from);
-        let done = written.and_then(|()| self.set_attributes(&file, &pack.attributes));
+        let written = file.write_all_at(content, 0).map_err(LocalError::from);
+        let done = written.and_then(|()| self.set_attributes(&*file, &pack.attributes));
         if let Err(error) = done {
             if !pack.file.permitted {
                 self.folder.discard(&name);
             }
             return Err(error);
         }
-        Ok(fstat(&file)?.st_ino)
+        Ok(file.stat()?.inode)
     }
 
-    /// Owner, mode and times, by descriptor. Never setuid, setgid or sticky.
-    fn set_attributes(&self, file: &impl AsFd, attributes: &Attributes) -> Result<(), LocalError> {
+    /// Owner, mode and times, by handle. Never setuid, setgid or sticky.
+    fn set_attributes(&self, file: &dyn FileHandle, attributes: &Attributes) -> Result<(), LocalError> {
         if self.preserve && self.as_root {
-            fchown(file, Some(Uid::from_raw(attributes.user)), Some(Gid::from_raw(attributes.group)))?;
+            file.set_owner(attributes.user, attributes.group)?;
         }
-        fchmod(file, Mode::from_raw_mode(attributes.mode & 0o777))?;
+        file.set_mode(Mode::from_raw_mode(attributes.mode & 0o777))?;
         if self.preserve {
-            futimens(file, &times(attributes))?;
+            file.set_times(attributes.mtime_s, attributes.mtime_ns)?;
         }
         Ok(())
     }
-}
-
-/// The modification time for both times.
-fn times(attributes: &Attributes) -> Timestamps {
-    let time = Timespec { tv_sec: attributes.mtime_s, tv_nsec: attributes.mtime_ns.into() };
-    Timestamps { last_access: time, last_modification: time }
 }
 
 fn journal_error(error: std::io::Error) -> LocalError {
@@ -366,8 +350,7 @@ fn resolve(
         return Err(LocalError::with_text(code, format!("{}: {text}", shown(path))));
     };
     let (base, name) = path.split_last().ok_or_else(|| LocalError::new(ErrorCode::NotFound))?;
-    let parent: Result<OwnedFd, Errno> = place.export.open_directory(&base);
-    if let Err(errno) = parent {
+    if let Err(errno) = place.export.open_directory(&base) {
         let error = LocalError::from(errno);
         return Err(LocalError::with_text(
             error.code,
@@ -383,7 +366,6 @@ fn shown(path: &RelativePath) -> String {
 }
 
 /// Whether an entry of a directory is a directory itself.
-fn is_directory(parent: &impl AsFd, name: &[u8]) -> bool {
-    statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir())
+fn is_directory(parent: &dyn FileHandle, name: &[u8]) -> bool {
+    parent.stat_entry(name).is_ok_and(|stat| stat.is_directory())
 }

@@ -7,18 +7,14 @@
 //! What holds: a mark is written only after the bytes it speaks of are durable; writing one leaves the
 //! other whole, so a torn mark costs a little re-sending and nothing else.
 
-use crate::export::{Export, open_beneath};
+use crate::export::Export;
+use crate::file_system::{Errno, FileHandle, Handle, Mode, OFlags};
 use crate::journal::{Entry, Journal};
 use crate::transfer::code::LocalError;
 use crate::transfer::local::names_of;
 use crate::transfer::name::PARTIAL_FOLDER;
 use crate::transfer::store::TransferId;
 use byteorder::{ByteOrder, LittleEndian};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, statat, unlinkat};
-use rustix::io::Errno;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 
 const MARK_MAGIC: &[u8; 8] = b"DWMARK01";
 const MARK_BYTES: usize = 64;
@@ -27,70 +23,75 @@ const ABANDONED_SECONDS: u64 = 7 * 24 * 3600;
 
 /// The open folder.
 #[derive(Debug)]
-pub(crate) struct PartialFolder(OwnedFd);
+pub(crate) struct PartialFolder(Handle);
 
 impl PartialFolder {
-    /// Opens it, and makes it first if it is missing.
-    pub(crate) fn open(export: &Export) -> Result<Self, LocalError> {
-        match mkdirat(export.root(), PARTIAL_FOLDER, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+    /// Opens it, and makes it first if it is missing. Its own name is durable then: a partial file is not
+    /// READY in a folder that a power loss may take away. Where it is in use already, somebody has seen to
+    /// that.
+    pub(crate) fn open(export: &Export, is_in_use: bool) -> Result<Self, LocalError> {
+        let is_new = match export.root().make_directory(PARTIAL_FOLDER, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(errno) => return Err(errno.into()),
+        };
+        if is_new || !is_in_use {
+            export.root().sync()?;
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        Ok(Self(open_beneath(export.root(), PARTIAL_FOLDER, flags, Mode::empty())?))
+        Ok(Self(export.root().open_beneath(PARTIAL_FOLDER, flags, Mode::empty())?))
     }
 
     /// Removes it if it is empty.
     pub(crate) fn remove(export: &Export) {
         // Not empty: somebody will come back for what is in it.
-        let _ = unlinkat(export.root(), PARTIAL_FOLDER, AtFlags::REMOVEDIR);
+        let _ = export.root().remove_directory(PARTIAL_FOLDER);
     }
 
-    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+    pub(crate) fn handle(&self) -> &dyn FileHandle {
+        &*self.0
     }
 
     /// Opens a partial file.
-    pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)
+    pub(crate) fn open_file(&self, name: &str, flags: OFlags) -> Result<Handle, Errno> {
+        self.0.open_beneath(name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)
     }
 
     /// Whether a partial file is there.
     pub(crate) fn has(&self, name: &str) -> bool {
-        statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        self.0.stat_entry(name.as_bytes()).is_ok()
     }
 
     /// Removes a partial file and its mark.
     pub(crate) fn discard(&self, name: &str) {
-        let _ = unlinkat(&self.0, name, AtFlags::empty());
+        let _ = self.0.remove_file(name.as_bytes());
         self.discard_mark(name);
     }
 
     pub(crate) fn discard_mark(&self, name: &str) {
-        let _ = unlinkat(&self.0, format!("{name}.mark"), AtFlags::empty());
+        let _ = self.0.remove_file(format!("{name}.mark").as_bytes());
     }
 
     /// Removes what nobody came back for; what the journal wants to publish stays.
     pub(crate) fn discard_old(&self, journal: &Journal, time_s: u64) {
-        let Ok(names) = names_of(&self.0) else { return };
+        let Ok(names) = names_of(&*self.0) else { return };
         for name in names {
             let intended =
                 parse_hex(&name).is_some_and(|id| matches!(journal.find(&id), Some(Entry::Intent { .. })));
-            let Ok(stat) = statat(&self.0, &name[..], AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            let Ok(stat) = self.0.stat_entry(&name) else { continue };
             // The time of the inode: that of the content is the source's for complete files.
-            let age = time_s.saturating_sub(u64::try_from(stat.st_ctime).unwrap_or(u64::MAX));
+            let age = time_s.saturating_sub(u64::try_from(stat.ctime_s).unwrap_or(u64::MAX));
             if !intended && age > ABANDONED_SECONDS {
-                let _ = unlinkat(&self.0, &name[..], AtFlags::empty());
+                let _ = self.0.remove_file(&name);
             }
         }
     }
 
     /// How many bytes of a partial file for `size` bytes are durable.
     pub(crate) fn read_mark(&self, name: &str, size: u64) -> u64 {
-        let Ok(fd) = self.open_file(&format!("{name}.mark"), OFlags::RDONLY) else { return 0 };
+        let Ok(file) = self.open_file(&format!("{name}.mark"), OFlags::RDONLY) else { return 0 };
         let mut bytes = [0; 2 * MARK_BYTES];
-        let read = File::from(fd).read_at(&mut bytes, 0).unwrap_or(0);
+        let read = file.read_at(&mut bytes, 0).unwrap_or(0);
         let marks = bytes[..read].chunks_exact(MARK_BYTES).filter_map(|mark| parse_mark(mark, size));
         marks.max().unwrap_or(0)
     }
@@ -104,10 +105,10 @@ impl PartialFolder {
         turn: u64,
     ) -> Result<(), LocalError> {
         let flags = OFlags::RDWR | OFlags::CREATE;
-        let file = File::from(self.open_file(&format!("{name}.mark"), flags)?);
+        let file = self.open_file(&format!("{name}.mark"), flags)?;
         file.write_all_at(&emit_mark(size, durable, turn), turn % 2 * MARK_BYTES as u64)?;
         file.sync_data()?;
-        Ok(rustix::fs::fsync(&self.0)?)
+        Ok(self.0.sync()?)
     }
 }
 
@@ -145,13 +146,13 @@ mod tests {
     fn a_mark_is_found_again_and_a_torn_one_is_not() {
         let world = tempfile::tempdir().expect("a folder");
         let export = Export::open(b"e", world.path(), true).expect("an export");
-        let folder = PartialFolder::open(&export).expect("a folder");
+        let folder = PartialFolder::open(&export, false).expect("a folder");
         assert_eq!(folder.read_mark("x", 100), 0);
         folder.write_mark("x", 100, 40, 1).expect("written");
         folder.write_mark("x", 100, 60, 2).expect("written");
         assert_eq!((folder.read_mark("x", 100), folder.read_mark("x", 101)), (60, 0));
-        let fd = folder.open_file("x.mark", OFlags::RDWR).expect("open");
-        File::from(fd).write_all_at(b"?", 20).expect("written");
+        let mark = folder.open_file("x.mark", OFlags::RDWR).expect("open");
+        mark.write_all_at(b"?", 20).expect("written");
         assert_eq!(folder.read_mark("x", 100), 40);
         folder.discard("x");
         PartialFolder::remove(&export);

@@ -10,28 +10,21 @@
 //! files: the journal decides at the next opening.
 
 use super::folder::PartialFolder;
-use super::{DIRECTORIES_MAX, MadeDirectory, Receiving, is_directory, journal_error, lock, times};
+use super::{DIRECTORIES_MAX, MadeDirectory, Receiving, is_directory, journal_error, lock};
 use crate::export::Export;
+use crate::file_system::{Errno, Handle, Mode, OFlags, RenameFlags};
 use crate::journal::{Entry, Journal};
 use crate::transfer::code::{ErrorCode, LocalError};
 use crate::transfer::name::{RelativePath, link_stays_inside};
 use crate::transfer::store::{DirectoryItem, LinkItem, LocalDone, PublishFile, SyncFile, TransferId};
-use rustix::fd::OwnedFd;
-use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, RenameFlags, Uid, chownat, fchmod, fsync, mkdirat, readlinkat, renameat_with,
-    statat, symlinkat, syncfs, unlinkat, utimensat,
-};
-use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Up to so many files or directories are synced one by one; more by one syncfs.
 const SYNC_SINGLY_MAX: usize = 8;
 
 /// Parents that were opened, so that a batch opens each once.
-type Parents = BTreeMap<RelativePath, Result<OwnedFd, Errno>>;
+type Parents = BTreeMap<RelativePath, Result<Handle, Errno>>;
 
 impl Receiving {
     /// Sets what attributes are still to be set, and makes files durable under their partial names.
@@ -46,25 +39,22 @@ impl Receiving {
             });
         }
         if files.len() > SYNC_SINGLY_MAX {
-            syncfs(self.folder.as_fd())?;
+            self.folder.handle().sync_file_system()?;
         } else {
             for (file, result) in files.iter().zip(&mut results) {
                 if result.is_ok() {
                     *result = self.sync_one(file);
                 }
             }
-            fsync(self.folder.as_fd())?;
+            self.folder.handle().sync()?;
         }
         Ok(results)
     }
 
     fn sync_one(&self, file: &SyncFile) -> Result<(), LocalError> {
         match self.partial_file(file.index) {
-            Ok(open) => open.sync_all()?,
-            Err(_) => {
-                let fd = self.folder.open_file(&file.id.to_hex(), OFlags::RDONLY)?;
-                File::from(fd).sync_all()?;
-            }
+            Ok(open) => open.sync()?,
+            Err(_) => self.folder.open_file(&file.id.to_hex(), OFlags::RDONLY)?.sync()?,
         }
         Ok(())
     }
@@ -119,11 +109,11 @@ impl Receiving {
 
     fn sync_directories(&self, paths: &BTreeSet<RelativePath>) -> Result<(), LocalError> {
         if paths.len() > SYNC_SINGLY_MAX {
-            return Ok(syncfs(self.place.export.root())?);
+            return Ok(self.place.export.root().sync_file_system()?);
         }
         for path in paths {
             match self.place.export.open_directory(path) {
-                Ok(directory) => fsync(&directory)?,
+                Ok(directory) => directory.sync()?,
                 // It was removed meanwhile, and what was in it.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(errno) => return Err(errno.into()),
@@ -181,14 +171,14 @@ impl Receiving {
         }
         let (parent, name) = self.place.export.open_parent(&path)?;
         let mode = Mode::from_raw_mode(attributes.mode & 0o777 | 0o700);
-        let created = match mkdirat(&parent, name, mode) {
+        let created = match parent.make_directory(name, mode) {
             Ok(()) => true,
-            Err(Errno::EXIST) if is_directory(&parent, name) => false,
+            Err(Errno::EXIST) if is_directory(&*parent, name) => false,
             Err(Errno::EXIST) => return Err(LocalError::new(ErrorCode::NotADirectory)),
             Err(errno) => return Err(errno.into()),
         };
         if created {
-            fchmod(self.place.export.open_directory(&path)?, mode)?;
+            self.place.export.open_directory(&path)?.set_mode(mode)?;
         }
         let parent = path.split_last().map(|(parent, _)| parent).unwrap_or_default();
         lock(&self.unsynced).insert(parent);
@@ -208,28 +198,25 @@ impl Receiving {
             return Err(LocalError::new(ErrorCode::LinkOutside));
         }
         let (parent, name) = self.place.export.open_parent(&path)?;
-        let same = readlinkat(&parent, name, Vec::new()).is_ok_and(|found| found.as_bytes() == item.target);
+        let same = parent.read_link(name).is_ok_and(|found| found == item.target);
         if !same {
             // Made beside and renamed: a link that is there is replaced in one step or stays.
-            static NEXT: AtomicU64 = AtomicU64::new(0);
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let temporary = format!("link-{}-{number}", rustix::process::getpid().as_raw_nonzero());
-            let _ = unlinkat(self.folder.as_fd(), &temporary, AtFlags::empty());
-            symlinkat(&item.target[..], self.folder.as_fd(), &temporary)?;
+            let mut id = TransferId::default();
+            self.place.files.fill_random(&mut id.0)?;
+            let temporary = format!("link-{}", id.to_hex());
+            let (folder, temporary) = (self.folder.handle(), temporary.as_bytes());
+            folder.make_link(temporary, &item.target)?;
             let flags = if self.no_clobber { RenameFlags::NOREPLACE } else { RenameFlags::empty() };
-            let renamed = renameat_with(self.folder.as_fd(), &temporary, &parent, name, flags);
-            if let Err(errno) = renamed {
-                let _ = unlinkat(self.folder.as_fd(), &temporary, AtFlags::empty());
+            if let Err(errno) = folder.rename(temporary, &*parent, name, flags) {
+                let _ = folder.remove_file(temporary);
                 return Err(errno.into());
             }
         }
         if self.preserve {
             if self.as_root {
-                let (user, group) =
-                    (Uid::from_raw(item.attributes.user), Gid::from_raw(item.attributes.group));
-                chownat(&parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?;
+                parent.set_entry_owner(name, item.attributes.user, item.attributes.group)?;
             }
-            utimensat(&parent, name, &times(&item.attributes), AtFlags::SYMLINK_NOFOLLOW)?;
+            parent.set_entry_times(name, item.attributes.mtime_s, item.attributes.mtime_ns)?;
         }
         let parent = path.split_last().map(|(parent, _)| parent).unwrap_or_default();
         lock(&self.unsynced).insert(parent);
@@ -264,10 +251,10 @@ impl Receiving {
         let widened = made.attributes.mode & 0o700 != 0o700;
         if self.preserve {
             let directory = self.place.export.open_directory(&made.path)?;
-            self.set_attributes(&directory, &made.attributes)?;
+            self.set_attributes(&*directory, &made.attributes)?;
         } else if made.created && widened {
             let directory = self.place.export.open_directory(&made.path)?;
-            fchmod(&directory, Mode::from_raw_mode(made.attributes.mode & 0o777))?;
+            directory.set_mode(Mode::from_raw_mode(made.attributes.mode & 0o777))?;
         }
         Ok(())
     }
@@ -287,12 +274,11 @@ fn rename(
     let directory = parents.entry(parent).or_insert_with_key(|parent| export.open_directory(parent));
     let directory = directory.as_ref().map_err(|errno| *errno)?;
     let partial = id.to_hex();
-    match renameat_with(folder.as_fd(), &partial, directory, name, flags) {
+    match folder.handle().rename(partial.as_bytes(), &**directory, name, flags) {
         Ok(()) => Ok(()),
         Err(errno) => {
             // Another connection of the same job may have been first.
-            let there =
-                statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_ino == inode);
+            let there = directory.stat_entry(name).is_ok_and(|stat| stat.inode == inode);
             if there && !folder.has(&partial) { Ok(()) } else { Err(errno.into()) }
         }
     }
@@ -316,8 +302,12 @@ pub(crate) fn finish_intents(
                 Ok(()) => committed,
                 Err(error) => Entry::Aborted { code: error.code },
             }
-        } else {
+        } else if export.stat(path).is_ok_and(|stat| stat.inode == *inode) {
             committed
+        } else {
+            // It went with a directory that was not durable yet, or somebody has taken it away since:
+            // either way it has to come again.
+            Entry::Aborted { code: ErrorCode::NotFound }
         };
         ends.push((id, end));
     }
@@ -325,7 +315,7 @@ pub(crate) fn finish_intents(
         return Ok(());
     }
     // The rename may have happened before the stop without being durable.
-    syncfs(export.root())?;
+    export.root().sync_file_system()?;
     let aborted: Vec<TransferId> =
         ends.iter().filter(|(_, e)| matches!(e, Entry::Aborted { .. })).map(|(id, _)| *id).collect();
     let all: Vec<TransferId> = ends.iter().map(|(id, _)| *id).collect();
