@@ -7,44 +7,10 @@
 mod support;
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
+use support::loop_device::LoopDevice;
 use support::{Lab, Numbers, Running, full, hash_of, skip, write_random};
-
-/// A loop device over a file, as long as this lives.
-struct LoopDevice {
-    node: PathBuf,
-}
-
-impl LoopDevice {
-    fn new(file: &Path, bytes: u64, block_bytes: u32) -> Result<Self, String> {
-        let made = std::fs::File::create(file).and_then(|file| file.set_len(bytes));
-        made.map_err(|error| error.to_string())?;
-        // Another test may take the free device between the look and the use: try again.
-        let mut why = String::new();
-        for _ in 0..5 {
-            let block = block_bytes.to_string();
-            let mut command = Command::new("losetup");
-            command.args(["--find", "--show", "--sector-size", &block]).arg(file);
-            let output = command.output().map_err(|error| format!("losetup: {error}"))?;
-            if output.status.success() {
-                let node = String::from_utf8_lossy(&output.stdout).trim().into();
-                return Ok(Self { node });
-            }
-            why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Err(why)
-    }
-}
-
-impl Drop for LoopDevice {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("--detach").arg(&self.node).status();
-    }
-}
 
 fn carry_over_loop_devices(name: &str, block_bytes: u32) {
     let folder = tempfile::tempdir().unwrap();

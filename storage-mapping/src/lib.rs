@@ -7,6 +7,7 @@
 //! * [`block`]: addresses, counts and sizes as types of their own, requests and completions,
 //!   aligned buffers, time as a plain number, and the trait;
 //! * [`device`]: memory, io_uring, thread-pool and fault-injecting devices;
+//! * [`hand_off`]: how jobs go to threads and results come back;
 //! * [`path_address`]: what a configuration writes for one path, and how it is opened;
 //! * [`in_use`]: what speaks against overwriting a file or block node.
 //!
@@ -52,8 +53,10 @@
 
 pub mod block;
 pub mod device;
+pub mod hand_off;
 pub mod in_use;
 pub mod path_address;
+mod sync;
 pub mod wait;
 
 pub use block::address::{BlockCount, BlockSize, ByteSize, Lba};

@@ -14,7 +14,9 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::PoisonError;
+
+use crate::sync::{Arc, Mutex};
 
 /// Alignment of every buffer: a page, which satisfies O_DIRECT everywhere.
 pub const ALIGNMENT_BYTES: usize = 4096;
@@ -26,7 +28,11 @@ const KEPT_PER_CLASS_MAX: usize = 256;
 struct Pages {
     pointer: NonNull<u8>,
     capacity: usize,
-    pool: Weak<Shelves>,
+    /// Where they go at the end; none while they lie there.
+    pool: Option<Arc<Shelves>>,
+    /// Tells a test of interleavings who reads and writes the memory.
+    #[cfg(loom)]
+    access: loom::cell::UnsafeCell<()>,
 }
 
 // SAFETY: the memory belongs to this value alone, is not tied to a thread, and is only reached
@@ -39,13 +45,19 @@ unsafe impl Sync for Pages {}
 
 #[expect(unsafe_code, reason = "page-aligned memory is not to be had from Vec")]
 impl Pages {
-    fn new(capacity: usize, pool: Weak<Shelves>) -> Self {
+    fn new(capacity: usize, pool: Option<Arc<Shelves>>) -> Self {
         assert!(capacity > 0 && capacity.is_multiple_of(ALIGNMENT_BYTES));
         let layout = Self::layout(capacity);
         // SAFETY: the layout has a non-zero size.
         let pointer = unsafe { alloc_zeroed(layout) };
         let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
-        Self { pointer, capacity, pool }
+        Self {
+            pointer,
+            capacity,
+            pool,
+            #[cfg(loom)]
+            access: loom::cell::UnsafeCell::new(()),
+        }
     }
 
     fn layout(capacity: usize) -> Layout {
@@ -53,12 +65,16 @@ impl Pages {
     }
 
     fn bytes(&self) -> &[u8] {
+        #[cfg(loom)]
+        self.access.with(|_| ());
         // SAFETY: `pointer` is valid for `capacity` initialised bytes as long as `self` lives, and
         // writes need `&mut self`.
         unsafe { std::slice::from_raw_parts(self.pointer.as_ptr(), self.capacity) }
     }
 
     fn bytes_mut(&mut self) -> &mut [u8] {
+        #[cfg(loom)]
+        self.access.with_mut(|_| ());
         // SAFETY: as in `bytes`; `&mut self` makes the access exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.pointer.as_ptr(), self.capacity) }
     }
@@ -76,8 +92,8 @@ impl Drop for Pages {
 fn release(mut pages: Arc<Pages>) {
     // Two last handles dropped at once both see a count of two: the memory is then freed by the
     // second and not kept. That is a miss of the pool and no fault.
-    if Arc::get_mut(&mut pages).is_some()
-        && let Some(shelves) = pages.pool.upgrade()
+    if let Some(alone) = Arc::get_mut(&mut pages)
+        && let Some(shelves) = alone.pool.take()
     {
         shelves.put(pages);
     }
@@ -94,7 +110,7 @@ impl Buffer {
     #[must_use]
     pub fn zeroed(length: usize) -> Self {
         let capacity = length.next_multiple_of(ALIGNMENT_BYTES).max(ALIGNMENT_BYTES);
-        Self { pages: Some(Arc::new(Pages::new(capacity, Weak::new()))), length }
+        Self { pages: Some(Arc::new(Pages::new(capacity, None))), length }
     }
 
     /// A copy of `bytes`.
@@ -251,10 +267,14 @@ impl BufferPool {
     #[must_use]
     pub fn take(&self, length: usize) -> Buffer {
         let capacity = length.next_multiple_of(ALIGNMENT_BYTES).max(ALIGNMENT_BYTES);
-        let pages = self
-            .shelves
-            .take(capacity)
-            .unwrap_or_else(|| Arc::new(Pages::new(capacity, Arc::downgrade(&self.shelves))));
+        let pool = Arc::clone(&self.shelves);
+        let pages = match self.shelves.take(capacity) {
+            Some(mut pages) => {
+                Arc::get_mut(&mut pages).expect("what lies in the pool has one handle").pool = Some(pool);
+                pages
+            }
+            None => Arc::new(Pages::new(capacity, Some(pool))),
+        };
         Buffer { pages: Some(pages), length }
     }
 

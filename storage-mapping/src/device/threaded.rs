@@ -5,14 +5,12 @@
 //! nobody. Not here: anything that depends on how many threads there are. One hung request takes one
 //! thread of this device, and only of this one.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::{io, thread};
 
 use nix::libc;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::file::OpenFile;
 use super::in_flight::InFlight;
@@ -22,6 +20,7 @@ use crate::block::buffer::BufferPool;
 use crate::block::request::{Cancelled, IoCompletion, IoRequest, IoTag, Operation, Refused};
 use crate::block::time::Instant;
 use crate::block::{BlockDevice, DeviceEvent, Geometry};
+use crate::hand_off::{JobGiver, Taker, jobs, results};
 
 /// Threads of one device: enough to keep a disk busy, few enough for many paths.
 const THREAD_COUNT: usize = 8;
@@ -36,10 +35,9 @@ struct Job {
 #[derive(Debug)]
 pub struct ThreadedDevice {
     file: Arc<OpenFile>,
-    event: Arc<EventFd>,
     requests: InFlight<()>,
-    jobs: Sender<Job>,
-    results: Receiver<(usize, IoCompletion)>,
+    jobs: JobGiver<Job>,
+    results: Taker<(usize, IoCompletion)>,
 }
 
 impl ThreadedDevice {
@@ -49,33 +47,21 @@ impl ThreadedDevice {
     /// Where the system gives no thread or no descriptor.
     pub fn new(file: OpenFile) -> io::Result<Self> {
         let file = Arc::new(file);
-        let event = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-        let (jobs, waiting) = channel();
-        let (finished, results) = channel();
-        let waiting = Arc::new(Mutex::new(waiting));
+        let (jobs, waiting) = jobs();
+        let (finished, results) = results()?;
         for _ in 0..THREAD_COUNT {
-            let worker = Worker {
-                file: Arc::clone(&file),
-                event: Arc::clone(&event),
-                waiting: Arc::clone(&waiting),
-                finished: finished.clone(),
-            };
-            thread::Builder::new().name("block-io".to_owned()).spawn(move || worker.run())?;
+            let (file, waiting, finished) = (Arc::clone(&file), waiting.clone(), finished.clone());
+            let worker = move || waiting.work(&finished, |job| carry_out(&file, job));
+            thread::Builder::new().name("block-io".to_owned()).spawn(worker)?;
         }
         let requests = InFlight::new(file.geometry().queue_depth);
-        Ok(Self { file, event, requests, jobs, results })
+        Ok(Self { file, requests, jobs, results })
     }
 
     /// What the device has to do without, in one line; `None` when I/O is direct.
     #[must_use]
     pub fn notice(&self) -> Option<&str> {
         self.file.notice()
-    }
-
-    fn reap(&mut self) -> Option<IoCompletion> {
-        let (index, completion) = self.results.try_recv().ok()?;
-        self.requests.remove(index).expect("a request completes once");
-        Some(completion)
     }
 }
 
@@ -89,19 +75,14 @@ impl BlockDevice for ThreadedDevice {
             return Err(Refused { reason, request });
         }
         let index = self.requests.insert(request.tag, ());
-        self.jobs.send(Job { index, request }).expect("the threads live as long as this sender");
+        assert!(self.jobs.give(Job { index, request }), "the threads live as long as this device");
         Ok(())
     }
 
     fn poll(&mut self, _now: Instant) -> Option<IoCompletion> {
-        if let Some(completion) = self.reap() {
-            return Some(completion);
-        }
-        // Drained only when nothing is left, then looked at once more.
-        match self.event.read() {
-            Ok(_) => self.reap(),
-            Err(_) => None,
-        }
+        let (index, completion) = self.results.take()?;
+        self.requests.remove(index).expect("a request completes once");
+        Some(completion)
     }
 
     fn poll_event(&mut self, _now: Instant) -> Option<DeviceEvent> {
@@ -120,47 +101,31 @@ impl BlockDevice for ThreadedDevice {
     fn attach_pool(&mut self, _pool: &BufferPool) {}
 
     fn wait_on(&self, descriptors: &mut Vec<RawFd>) {
-        descriptors.push(self.event.as_raw_fd());
+        descriptors.push(self.results.descriptor());
     }
 }
 
-/// One thread of the pool.
-struct Worker {
-    file: Arc<OpenFile>,
-    event: Arc<EventFd>,
-    waiting: Arc<Mutex<Receiver<Job>>>,
-    finished: Sender<(usize, IoCompletion)>,
+/// Does a job, and says how it went.
+fn carry_out(file: &OpenFile, job: Job) -> (usize, IoCompletion) {
+    let Job { index, mut request } = job;
+    let result = execute(file, &mut request.operation);
+    let result = result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+    (index, settle(request, result))
 }
 
-impl Worker {
-    /// Works until the device is gone.
-    fn run(self) {
-        let next = || self.waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        while let Ok(Job { index, mut request }) = next() {
-            let result = self.execute(&mut request.operation);
-            let result = result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
-            if self.finished.send((index, settle(request, result))).is_err() {
-                return;
+fn execute(file: &OpenFile, operation: &mut Operation) -> io::Result<usize> {
+    let block_size = file.geometry().block_size;
+    let file = file.file();
+    match operation {
+        Operation::Read { lba, buffer } => file.read_at(buffer, byte_offset(*lba, block_size)),
+        Operation::Write { lba, data, fua } => {
+            let done = file.write_at(data, byte_offset(*lba, block_size))?;
+            if *fua {
+                file.sync_data()?;
             }
-            // Fails only when the counter is full, and then the descriptor is readable anyway.
-            let _ = self.event.write(1);
+            Ok(done)
         }
-    }
-
-    fn execute(&self, operation: &mut Operation) -> io::Result<usize> {
-        let block_size = self.file.geometry().block_size;
-        let file = self.file.file();
-        match operation {
-            Operation::Read { lba, buffer } => file.read_at(buffer, byte_offset(*lba, block_size)),
-            Operation::Write { lba, data, fua } => {
-                let done = file.write_at(data, byte_offset(*lba, block_size))?;
-                if *fua {
-                    file.sync_data()?;
-                }
-                Ok(done)
-            }
-            Operation::Flush => file.sync_data().map(|()| 0),
-        }
+        Operation::Flush => file.sync_data().map(|()| 0),
     }
 }
 

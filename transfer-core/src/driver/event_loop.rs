@@ -109,7 +109,6 @@ impl Driver {
     fn turn(&mut self) -> bool {
         let mut moved = false;
         let now = self.clock.now();
-        self.workers.clear_wake();
         while let Some(done) = self.workers.poll() {
             moved = true;
             match done {

@@ -1,15 +1,13 @@
 //! Workers for what would hold the event loop up: sealing and hashing on one pool, files on another.
 //!
 //! Two pools, so that a file system that hangs in fsync does not keep segments from being sealed. Results
-//! come back over one channel; an eventfd wakes the loop. Small work is done at once by the caller, since a
+//! come back over one hand-off, which wakes the loop. Small work is done at once by the caller, since a
 //! hop costs more than the work.
 
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::os::fd::RawFd;
 
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use storage_mapping::hand_off::{Giver, Taker, results};
 
 /// Threads for files: they mostly wait.
 const FILE_THREADS: usize = 4;
@@ -27,9 +25,8 @@ pub enum Lane {
 pub struct WorkPool<R> {
     compute: ThreadPool,
     files: ThreadPool,
-    sender: Sender<R>,
-    results: Receiver<R>,
-    wake: Arc<EventFd>,
+    finished: Giver<R>,
+    results: Taker<R>,
     pending: usize,
 }
 
@@ -53,22 +50,19 @@ impl<R: Send + 'static> WorkPool<R> {
                 .build()
                 .map_err(std::io::Error::other)
         };
-        let (sender, results) = channel();
-        let wake = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let (finished, results) = results()?;
         Ok(Self {
             compute: pool("seal", processors)?,
             files: pool("file", FILE_THREADS)?,
-            sender,
+            finished,
             results,
-            wake: Arc::new(wake),
             pending: 0,
         })
     }
 
     /// Hands out a piece of work.
     pub fn spawn(&mut self, lane: Lane, work: impl FnOnce() -> R + Send + 'static) {
-        let sender = self.sender.clone();
-        let wake = Arc::clone(&self.wake);
+        let finished = self.finished.clone();
         let pool = match lane {
             Lane::Compute => &self.compute,
             Lane::Files => &self.files,
@@ -76,29 +70,21 @@ impl<R: Send + 'static> WorkPool<R> {
         self.pending += 1;
         pool.spawn(move || {
             // The loop may be gone at the end of the program: nobody waits for the result then.
-            if sender.send(work()).is_ok() {
-                let _ = wake.write(1);
-            }
+            let _ = finished.give(work());
         });
     }
 
-    /// The next result.
+    /// The next result. Only after `None` may one wait for the descriptor.
     pub fn poll(&mut self) -> Option<R> {
-        let result = self.results.try_recv().ok()?;
+        let result = self.results.take()?;
         self.pending -= 1;
         Some(result)
-    }
-
-    /// Clears the wake-up: to be called before [`poll`](Self::poll) is called until `None`.
-    pub fn clear_wake(&self) {
-        // Empty (EAGAIN) is what we want it to be.
-        let _ = self.wake.read();
     }
 
     /// The descriptor that becomes readable with a result.
     #[must_use]
     pub fn descriptor(&self) -> RawFd {
-        self.wake.as_raw_fd()
+        self.results.descriptor()
     }
 
     /// Work that has not come back.

@@ -1,0 +1,183 @@
+//! How work goes to threads and comes back to the one loop that waits.
+//!
+//! ```text
+//!  JobGiver ──queue──► JobTaker ┐  work   ┌ Giver ──queue, then bell──► Taker ◄── the loop waits for the bell
+//!                      JobTaker ┘ (many)  └ Giver
+//! ```
+//!
+//! What holds, in every interleaving (`tests/loom.rs`):
+//!
+//! * a result is in the queue before the bell rings, and the bell is cleared before the look that finds
+//!   nothing: who was told that there is nothing and then waits is woken by the next result;
+//! * each job is done once, or dropped once where the other side has gone; no side waits for one that
+//!   has gone;
+//! * what a job owns stays with it while it is worked on, whoever else goes.
+//!
+//! Not here: what the work is, and how many threads do it.
+
+mod bell;
+
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::PoisonError;
+
+use crate::sync::{Arc, Mutex, mpsc};
+use bell::Bell;
+
+/// The way back for results of many threads.
+///
+/// # Errors
+/// If the system gives no descriptor.
+pub fn results<T>() -> io::Result<(Giver<T>, Taker<T>)> {
+    let (sender, receiver) = mpsc::channel();
+    let bell = Arc::new(Bell::new()?);
+    Ok((Giver { queue: sender, bell: Arc::clone(&bell) }, Taker { queue: receiver, bell }))
+}
+
+/// The side of results that a thread has.
+pub struct Giver<T> {
+    queue: mpsc::Sender<T>,
+    bell: Arc<Bell>,
+}
+
+impl<T> Giver<T> {
+    /// Hands a result over and wakes who waits for it; `false` if nobody takes results any more.
+    pub fn give(&self, result: T) -> bool {
+        let is_taken = self.queue.send(result).is_ok();
+        if is_taken {
+            self.bell.ring();
+        }
+        is_taken
+    }
+}
+
+impl<T> Clone for Giver<T> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
+    }
+}
+
+/// The side of results that the loop has.
+pub struct Taker<T> {
+    queue: mpsc::Receiver<T>,
+    bell: Arc<Bell>,
+}
+
+impl<T> Taker<T> {
+    /// The next result. Only after `None` may one wait: the bell is cleared then, and not before.
+    pub fn take(&mut self) -> Option<T> {
+        if let Ok(result) = self.queue.try_recv() {
+            return Some(result);
+        }
+        // Cleared only when nothing is left, then looked at once more: what comes after the clearing
+        // rings again.
+        if self.bell.clear() { self.queue.try_recv().ok() } else { None }
+    }
+
+    /// The descriptor that is readable when a result came after the last `None`.
+    #[must_use]
+    pub fn descriptor(&self) -> RawFd {
+        self.bell.descriptor()
+    }
+
+    /// Waits for the bell, as a loop does with the descriptor.
+    #[cfg(loom)]
+    pub fn wait(&self) {
+        self.bell.wait();
+    }
+}
+
+/// The way of jobs to threads.
+#[must_use]
+pub fn jobs<J>() -> (JobGiver<J>, JobTaker<J>) {
+    let (sender, receiver) = mpsc::channel();
+    (JobGiver(sender), JobTaker(Arc::new(Mutex::new(receiver))))
+}
+
+/// The side of jobs that the loop has. When it goes, the threads do not wait for more.
+pub struct JobGiver<J>(mpsc::Sender<J>);
+
+impl<J> JobGiver<J> {
+    /// Hands a job over; `false` if every thread has gone.
+    pub fn give(&self, job: J) -> bool {
+        self.0.send(job).is_ok()
+    }
+}
+
+/// The side of jobs that every thread has.
+pub struct JobTaker<J>(Arc<Mutex<mpsc::Receiver<J>>>);
+
+impl<J> JobTaker<J> {
+    /// Works until nobody hands out jobs or takes results any more.
+    pub fn work<R>(&self, results: &Giver<R>, mut work: impl FnMut(J) -> R) {
+        while let Some(job) = self.next() {
+            if !results.give(work(job)) {
+                return;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<J> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+    }
+}
+
+impl<J> Clone for JobTaker<J> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+macro_rules! debug_by_name {
+    ($($name:ident)*) => {
+        $(impl<T> fmt::Debug for $name<T> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($name))
+            }
+        })*
+    };
+}
+
+debug_by_name!(Giver Taker JobGiver JobTaker);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{jobs, results};
+    use std::thread;
+
+    #[test]
+    fn results_of_many_threads_come_once_each() {
+        let (giver, mut taker) = results().expect("a descriptor");
+        let (work, source) = jobs();
+        for _ in 0..4 {
+            let (giver, source) = (giver.clone(), source.clone());
+            thread::spawn(move || source.work(&giver, |job: usize| job + 1));
+        }
+        for job in 0..1000 {
+            assert!(work.give(job));
+        }
+        let mut found = Vec::new();
+        while found.len() < 1000 {
+            found.extend(std::iter::from_fn(|| taker.take()));
+            if found.len() < 1000 {
+                crate::wait::wait(&[taker.descriptor()], None);
+            }
+        }
+        found.sort_unstable();
+        assert!(found.into_iter().eq(1..=1000));
+        assert!(taker.take().is_none());
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_has_gone() {
+        let (giver, taker) = results().expect("a descriptor");
+        let (work, source) = jobs();
+        assert!(work.give(1) && work.give(2));
+        drop(taker);
+        // It ends after the first job, since nobody takes the result.
+        source.work(&giver, |job| job);
+        drop(source);
+        assert!(!work.give(3));
+    }
+}
