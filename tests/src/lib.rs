@@ -18,6 +18,7 @@ pub mod chance;
 pub mod checker;
 pub mod disk;
 pub mod files;
+pub mod fuzzing;
 pub mod host;
 pub mod lane;
 pub mod plan;
