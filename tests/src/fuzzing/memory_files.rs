@@ -14,7 +14,7 @@ use transfer_core::transfer::root::SegmentHash;
 use transfer_core::transfer::{
     Attributes, ErrorCode, FileAnswer, Identity, KnownAnswer, LoadedFile, LocalDone, LocalError, LocalReply,
     LocalRequest, LocalStore, LocalWork, OpenFile, PackFile, PublishFile, RelativePath, SourceFile,
-    TransferId, WalkEntry, WalkItem,
+    SourceOrigin, TransferId, WalkEntry, WalkItem,
 };
 
 /// Bytes of a segment.
@@ -48,6 +48,7 @@ struct State {
     published: BTreeMap<Vec<u8>, Vec<u8>>,
     stream: Vec<u8>,
     walked: bool,
+    of_stream: bool,
     failing: u8,
 }
 
@@ -106,12 +107,13 @@ impl MemoryFiles {
             LocalWork::OpenJob(_) => {
                 LocalDone::JobOpened { nonce: [7; 16], permitted: state.permitted.clone() }
             }
-            LocalWork::OpenSources { .. } => {
-                state.walked = false;
+            LocalWork::OpenSources { origin, .. } => {
+                (state.walked, state.of_stream) = (false, origin == SourceOrigin::Stream);
                 LocalDone::Done
             }
             LocalWork::Walk => {
-                let entries = if state.walked { Vec::new() } else { walk() };
+                let mut entries = if state.walked { Vec::new() } else { walk() };
+                entries.truncate(if state.of_stream { 1 } else { NAMES.len() });
                 state.walked = true;
                 LocalDone::Walked { entries, end: true }
             }

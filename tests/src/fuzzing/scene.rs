@@ -34,7 +34,6 @@ const STEP: Duration = Duration::from_micros(10);
 const WINDOW: u16 = 4;
 
 /// A host: what it remembers, and its process.
-#[derive(Debug)]
 struct Host {
     number: usize,
     node: Node,
@@ -50,7 +49,6 @@ struct Host {
 }
 
 /// The two hosts and their disks.
-#[derive(Debug)]
 pub struct Scene {
     /// The disks.
     pub disks: Disks,
@@ -59,6 +57,19 @@ pub struct Scene {
     hosts: [Host; 2],
     stream: bool,
     call: Option<ConnectionId>,
+}
+
+impl std::fmt::Debug for Scene {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for host in &self.hosts {
+            let open: Vec<_> =
+                host.node.endpoint().connections().map(|open| (open.role(), open.phase())).collect();
+            let (name, node, outcome) = (HOSTS[host.number], &host.node, &host.outcome);
+            let (started, stopped) = (host.started, host.stopped);
+            write!(f, "{name}: {node:?}, started {started}, stopped {stopped}, {open:?}, {outcome:?}; ")?;
+        }
+        write!(f, "call {:?}", self.call)
+    }
 }
 
 fn peer_key(host: usize) -> [u8; 32] {
