@@ -29,7 +29,7 @@ pub fn beacon(bytes: &[u8]) {
     let mode = Mode(input.byte());
     let sample = sample();
     let map = sample.map();
-    if mode.variant() % 2 == 0 {
+    if mode.variant() & 1 == 0 {
         let sound = sample.beacon();
         let page = emit_page(&sound, None);
         let expected = (RecordType::Beacon, map.beacon(0));

@@ -6,7 +6,7 @@
 //! links (they are all refused), attributes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use storage_mapping::BufferPool;
 use transfer_core::payload::Payload;
@@ -62,9 +62,11 @@ pub struct MemoryFiles {
 
 /// The bytes of a source, by its name.
 #[must_use]
-pub fn source(name: &[u8]) -> Vec<u8> {
-    let length = if name == NAMES[1].as_bytes() { SMALL_BYTES } else { LARGE_BYTES };
-    (0..length).map(|at| (at.wrapping_mul(2_654_435_761) >> 11) as u8 ^ name.first().unwrap_or(&0)).collect()
+pub fn source(name: &[u8]) -> &'static [u8] {
+    static SOURCES: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    let made = |length: usize| (0..length).map(|at| (at.wrapping_mul(2_654_435_761) >> 11).to_le_bytes()[0]);
+    let sources = SOURCES.get_or_init(|| [made(LARGE_BYTES).collect(), made(SMALL_BYTES).rev().collect()]);
+    &sources[usize::from(name == NAMES[1].as_bytes())]
 }
 
 fn identity(name: &[u8]) -> Identity {
@@ -153,8 +155,8 @@ impl MemoryFiles {
             let content = source(name_of(file));
             bytes.extend_from_slice(&file.index.to_le_bytes());
             bytes.extend_from_slice(&u32::try_from(content.len()).expect("a small file").to_le_bytes());
-            bytes.extend_from_slice(&content);
-            let root = *blake3::hash(&content).as_bytes();
+            bytes.extend_from_slice(content);
+            let root = *blake3::hash(content).as_bytes();
             Ok(LoadedFile { identity: identity(name_of(file)), attributes: Attributes::default(), root })
         });
         let files = loaded.collect();
@@ -352,7 +354,7 @@ fn refused(paths: impl Iterator<Item = RelativePath>) -> LocalDone {
 fn part(name: &[u8], offset: u64, length: u64) -> Result<Vec<u8>, LocalError> {
     let content = source(name);
     let length = length.min((content.len() as u64).saturating_sub(offset));
-    slice(&content, offset, length).ok_or_else(|| LocalError::new(ErrorCode::Changed))
+    slice(content, offset, length).ok_or_else(|| LocalError::new(ErrorCode::Changed))
 }
 
 fn slice(bytes: &[u8], offset: u64, length: u64) -> Option<Vec<u8>> {

@@ -47,7 +47,7 @@ fn check(path: &RelativePath) {
 
 fn path_program(input: &mut Input<'_>) {
     let mut path = RelativePath::root();
-    for _ in 0..64 {
+    for _ in 0..24 {
         if input.is_empty() {
             break;
         }
@@ -67,8 +67,8 @@ fn path_program(input: &mut Input<'_>) {
                 path = path.join(&below).unwrap_or(before);
             }
         }
-        check(&path);
     }
+    check(&path);
 }
 
 fn joined(bytes: &[u8]) {
