@@ -3,7 +3,7 @@
 //! What holds: what parses emits the same bytes, within its limits; a session never panics, never works
 //! without end, and when its connection is gone it comes to its end. Not here: files (`memory_files`).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use storage_mapping::{BufferPool, Instant};
@@ -59,13 +59,22 @@ fn request(id: u8, segments: u64, packed: bool) -> Request {
     }
 }
 
-/// Root of so many zeros.
+/// Root of so many zeros, in steps of 8 KiB.
 fn root(length: u64) -> [u8; 32] {
-    *blake3::hash(&vec![0; usize::try_from(length).expect("a small file")]).as_bytes()
+    static ROOTS: OnceLock<[[u8; 32]; 8]> = OnceLock::new();
+    let of = |steps: usize| *blake3::hash(&vec![0; steps * 8192]).as_bytes();
+    ROOTS.get_or_init(|| std::array::from_fn(of))[usize::try_from(length / 8192 % 8).expect("below 8")]
+}
+
+/// One of the messages of [`every_kind`].
+fn example(input: &mut Input<'_>) -> Message {
+    static EXAMPLES: OnceLock<Vec<Message>> = OnceLock::new();
+    let examples = EXAMPLES.get_or_init(every_kind);
+    examples[input.index(examples.len())].clone()
 }
 
 /// One message of every kind.
-fn examples() -> Vec<Message> {
+fn every_kind() -> Vec<Message> {
     let attributes = Attributes { mode: 0o644, mtime_s: 1_700_000_000, mtime_ns: 1, ..Attributes::default() };
     let id = TransferId([1; 16]);
     let items =
@@ -122,10 +131,9 @@ pub fn messages(bytes: &[u8]) {
 
 /// Appends a message with a changed body and, mostly, a length that fits again.
 fn changed_message(input: &mut Input<'_>, out: &mut Vec<u8>) {
-    let mut examples = examples();
-    let example = examples.swap_remove(input.index(examples.len()));
+    let message = example(input);
     let start = out.len();
-    emit(&Framed { request: input.number(), message: example }, out);
+    emit(&Framed { request: input.number(), message }, out);
     let shape = input.byte();
     if shape & 1 != 0 {
         out.truncate(out.len() - usize::from(shape >> 4).min(out.len() - start - HEADER_BYTES));
@@ -357,10 +365,7 @@ fn say(input: &mut Input<'_>) -> Message {
         8 => Message::FlushBatch,
         9 => Message::EndOfJob,
         10 => Message::JobDone,
-        _ => {
-            let mut examples = examples();
-            examples.swap_remove(input.index(examples.len()))
-        }
+        _ => example(input),
     }
 }
 
@@ -368,7 +373,7 @@ fn say(input: &mut Input<'_>) -> Message {
 #[must_use]
 pub fn messages_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for (number, message) in (0..).zip(examples()) {
+    for (number, message) in (0..).zip(every_kind()) {
         let mut bytes = vec![0];
         emit(&Framed { request: 1, message }, &mut bytes);
         seeds.push(bytes);
