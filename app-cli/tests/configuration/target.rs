@@ -11,7 +11,7 @@ use diskwire::config::{AnyConfig, ConfigError, HostConfig, VolumeConfig};
 ///
 /// # Panics
 /// If a promise is broken.
-pub fn configuration(input: &[u8]) {
+pub(crate) fn configuration(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     let file = Path::new("etc/HOST.toml");
     match HostConfig::parse(file, text) {
