@@ -116,7 +116,7 @@ impl PathAddress {
                 put(name, probability.to_string());
             }
         }
-        if faults.late > 0.0 {
+        if faults.late > 0.0 || faults.late_delay > Duration::ZERO {
             put("late", format!("{}:{}", faults.late, exact_duration(faults.late_delay)));
         }
         match faults.hang {

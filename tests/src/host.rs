@@ -20,7 +20,7 @@ use transfer_core::transfer::{LocalReply, LocalRequest, LocalStore, LocalWork};
 use volume::Volume;
 
 use crate::chance::Chance;
-use crate::snapshot::{Snapshot, Twin};
+use crate::snapshot::{Snapshot, Twin, UnderWay};
 use crate::trace::Trace;
 
 /// The program seals less than this at once.
@@ -106,7 +106,7 @@ impl Process {
         mut self,
         now: Instant,
         returned: Vec<IoCompletion>,
-        sealed: Vec<(WorkTag, SealDone)>,
+        (sealed, answers): UnderWay,
     ) -> Self {
         for done in returned {
             self.later(now, Pending::Returned(Box::new(done)));
@@ -114,20 +114,36 @@ impl Process {
         for (tag, done) in sealed {
             self.later(now, Pending::Sealed(tag, done, None));
         }
+        for (connection, reply) in answers {
+            self.later(now, Pending::Answer(connection, reply));
+        }
         self
     }
 
-    /// Takes a snapshot; `None` if there was one, or none can be taken. Local work that is under way is not
-    /// answered to whoever goes on from it.
+    /// Whether local work is under way that has not been done: no snapshot can be taken then, since the files
+    /// of whoever goes on from it would have to do it.
+    #[must_use]
+    pub fn has_local_work(&self) -> bool {
+        self.workers.values().any(|pending| matches!(pending, Pending::Execute(..)))
+    }
+
+    /// Takes a snapshot; `None` if there was one.
+    ///
+    /// # Panics
+    /// If it [has local work](Self::has_local_work).
     pub fn take_snapshot(&mut self, local: LocalState) -> Option<Snapshot> {
         let twin = *self.twin.take()?;
-        let mut sealed = Vec::new();
+        let (mut sealed, mut answers) = (Vec::new(), Vec::new());
         for pending in self.workers.values_mut() {
-            if let Pending::Sealed(tag, _, twins) = pending {
-                sealed.extend(twins.take().map(|done| (*tag, done)));
+            match pending {
+                Pending::Sealed(tag, _, twins) => sealed.extend(twins.take().map(|done| (*tag, done))),
+                Pending::Answer(connection, reply) => answers.push((*connection, reply.clone())),
+                Pending::Execute(..) => panic!("a snapshot in the middle of local work"),
+                Pending::Returned(_) => {}
             }
         }
-        Some(Snapshot { twin, sealed, connections: self.stores.keys().copied().collect(), local })
+        let connections = self.stores.keys().copied().collect();
+        Some(Snapshot { twin, sealed, answers, connections, local })
     }
 
     /// Does something to its node.

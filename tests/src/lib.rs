@@ -23,6 +23,7 @@ pub mod disk;
 pub mod fault;
 pub mod file_system;
 pub mod files;
+pub mod fuzzing;
 pub mod host;
 pub mod lane;
 pub mod models;

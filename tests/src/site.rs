@@ -185,7 +185,7 @@ impl Site {
         let returned = snapshot.returned(chance);
         let Twin { node, pool, .. } = snapshot.twin;
         let process = Process::new(lane.name(), node, pool, volume, chance.fork(), self.trace.clone(), now);
-        Some(process.with_returned(now, returned, snapshot.sealed))
+        Some(process.with_returned(now, returned, (snapshot.sealed, snapshot.answers)))
     }
 
     /// The volume as a process on `lane` opens it, and the rows of the host table.

@@ -21,6 +21,7 @@ use transfer_core::protocol::endpoint::WorkTag;
 use transfer_core::protocol::seal::SealDone;
 use transfer_core::protocol::startup::LocalState;
 use transfer_core::random::{Random, SeededRandom};
+use transfer_core::transfer::LocalReply;
 
 use crate::chance::Chance;
 
@@ -109,6 +110,9 @@ impl Twin {
     }
 }
 
+/// Sealing and answers of local work that come back to a process that goes on.
+pub type UnderWay = (Vec<(WorkTag, SealDone)>, Vec<(ConnectionId, LocalReply)>);
+
 /// A process as it was.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -116,6 +120,8 @@ pub struct Snapshot {
     pub twin: Twin,
     /// Sealing that was under way.
     pub sealed: Vec<(WorkTag, SealDone)>,
+    /// Answers of local work that were under way.
+    pub answers: Vec<(ConnectionId, LocalReply)>,
     /// Its connections that had files.
     pub connections: Vec<ConnectionId>,
     /// What its host remembered then.

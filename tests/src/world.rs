@@ -365,6 +365,9 @@ impl World {
         let index = self.chance.index(self.lanes.len());
         let lane = &mut self.lanes[index];
         let Some(life) = lane.life.as_mut().filter(|life| life.stage == Stage::Serving) else { return };
+        if life.process.has_local_work() {
+            return self.later(self.now + Duration::from_millis(1), Happening::TakeSnapshot);
+        }
         let Some(snapshot) = life.process.take_snapshot(lane.local.clone()) else { return };
         lane.snapshot = Some(snapshot);
         let name = lane.name();

@@ -283,6 +283,12 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_that_is_never_used_is_printed_too() {
+        let address: PathAddress = "file:x?late=0:1s".parse().unwrap();
+        assert_eq!(address.to_string().parse(), Ok(address));
+    }
+
+    #[test]
     fn errors_name_the_option_and_the_remedy() {
         for (address, parts) in [
             ("/dev/sda", ["/dev/sda", "file:PATH"]),

@@ -21,7 +21,8 @@
 //! Established nothing that lasts has happened on the connector's side. Not here: segments
 //! (`writer`, `reader`), who may connect (`endpoint`).
 
-mod command;
+#[doc(hidden)]
+pub mod command;
 mod own_view;
 mod peer_view;
 

@@ -10,10 +10,13 @@ use crate::protocol::seal::DirectionKeys;
 
 /// A command that waits for its place in `pro_dtd` or `InitM`.
 #[derive(Debug)]
-pub(super) struct PendingCommand {
-    pub(super) opcode: u16,
-    pub(super) request: u64,
-    pub(super) body: Vec<u8>,
+pub struct PendingCommand {
+    /// What it asks.
+    pub opcode: u16,
+    /// Request it belongs to.
+    pub request: u64,
+    /// Body, at most [`COMMAND_BODY_MAX_BYTES`](crate::format::process_id_table::COMMAND_BODY_MAX_BYTES).
+    pub body: Vec<u8>,
 }
 
 fn command_associated(
@@ -30,7 +33,9 @@ fn command_associated(
     bytes
 }
 
-pub(super) fn seal_command(
+/// Seals `pending` as command `number` of its connection and direction.
+#[must_use]
+pub fn seal_command(
     keys: &DirectionKeys,
     volume_id: [u8; 16],
     connection_id: [u8; 16],
@@ -55,7 +60,9 @@ pub(super) fn seal_command(
     command
 }
 
-pub(super) fn open_command(
+/// The body of a command, if it is sealed as one of this connection and direction.
+#[must_use]
+pub fn open_command(
     keys: &DirectionKeys,
     volume_id: [u8; 16],
     connection_id: [u8; 16],

@@ -1,0 +1,5 @@
+//! Fuzz target `job_record`: see `tests/src/fuzzing`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| (system_tests::fuzzing::find("job_record").run)(input));
