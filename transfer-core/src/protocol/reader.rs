@@ -86,6 +86,10 @@ pub struct Reader {
     stream: Stream,
     window: u64,
     received: u64,
+    /// The writer's first unacknowledged sequence number, as last seen.
+    base_seen: u64,
+    /// Attempt and seal of each entry from there on, as last published.
+    published: BTreeMap<u64, (u16, [u8; 16])>,
     delivered: u64,
     incoming: BTreeMap<u64, Incoming>,
     ready: VecDeque<Segment>,
@@ -104,6 +108,8 @@ impl Reader {
             stream,
             window,
             received: 0,
+            base_seen: 0,
+            published: BTreeMap::new(),
             delivered: 0,
             incoming: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -160,7 +166,9 @@ impl Reader {
     /// Steps 250 to 256: looks at the entries of the writer's table, as published.
     ///
     /// # Errors
-    /// If the table points outside the writer's segments or beyond what it was granted.
+    /// If the table points outside the writer's segments or beyond what it was granted; or if the writer has
+    /// forgotten what it published: it runs twice, or was set back to an older state, and one of its two
+    /// selves would fill the places of the other.
     pub fn handle_table(
         &mut self,
         now: Instant,
@@ -169,6 +177,11 @@ impl Reader {
         producer: &HostRecord,
     ) -> Result<(), CloseReason> {
         let entries = table.entries().ok_or(CloseReason::ProtocolViolated)?;
+        if table.base_seq < self.base_seen {
+            return Err(CloseReason::DuplicateIdentity);
+        }
+        self.base_seen = table.base_seq;
+        self.published = self.published.split_off(&table.base_seq);
         for (index, entry) in entries.into_iter().enumerate() {
             let Some(entry) = entry else { continue };
             let seq = entry.ptr_process_block_seq;
@@ -177,6 +190,10 @@ impl Reader {
                 || seq > self.window_limit()
             {
                 return Err(CloseReason::ProtocolViolated);
+            }
+            let this = (entry.attempt, entry.seal_prefix);
+            if self.published.insert(seq, this).is_some_and(|was| was.0 >= this.0 && was != this) {
+                return Err(CloseReason::DuplicateIdentity);
             }
             if seq <= self.received {
                 continue;

@@ -422,7 +422,9 @@ impl Writer {
     /// W6: the reader's acknowledgement, limit and negative acknowledgements.
     ///
     /// # Errors
-    /// If the reader acknowledges what was never published, or a segment has used up its attempts.
+    /// If the reader acknowledges what was never published, or less than before (it runs twice, or was set
+    /// back to an older state: what it has forgotten would never be sent again), or a segment has used up
+    /// its attempts.
     pub fn handle_marks(
         &mut self,
         now: Instant,
@@ -436,6 +438,9 @@ impl Writer {
         let published = self.base + self.outgoing.len() as u64;
         if received >= published {
             return Err(CloseReason::ProtocolViolated);
+        }
+        if received + 1 < self.base {
+            return Err(CloseReason::DuplicateIdentity);
         }
         while self.base <= received {
             let segment = self.outgoing.pop_front().expect("checked above");
