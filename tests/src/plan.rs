@@ -119,6 +119,8 @@ pub struct HostFaults {
     pub pauses: u64,
     /// Longest pause.
     pub pause_most: Duration,
+    /// Longest time until a process that was killed is started again.
+    pub restart_most: Duration,
     /// Snapshots of serving processes, each gone on from later, in the process's place or beside it.
     pub snapshots: u64,
     /// Users who stop a command, or end a serving process in order.
@@ -177,7 +179,10 @@ impl Plan {
 
     fn swarm(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
+        // Three runs of four are short: most of what can go wrong goes wrong soon, and they cost a third.
+        let short = chance.below(4) > 0;
         let hosts = match chance.below(64) {
+            _ if short => 2,
             0 => 5 + chance.index(4),
             1..8 => 3,
             8..10 => 4,
@@ -187,13 +192,16 @@ impl Plan {
         let quiet = chance.below(16) == 0;
         let fault_time = match chance.below(64) {
             _ if quiet => Duration::ZERO,
+            _ if short => chance.duration(Duration::from_millis(50), Duration::from_secs(3)),
             0 => Duration::from_secs(chance.range(150, 3600)),
             1..6 => Duration::from_secs(chance.range(20, 150)),
             _ => chance.duration(Duration::from_millis(300), Duration::from_secs(20)),
         };
-        let host_faults = host_faults(&mut chance, quiet);
-        let faults = swarm_disk_faults(&mut chance, quiet);
+        let host_faults = host_faults(&mut chance, quiet, short);
+        let faults = swarm_disk_faults(&mut chance, quiet, short);
         let jobs = match chance.below(8) {
+            1.. if short => 1,
+            0 if short => 2,
             0 => chance.range(3, 5),
             1..4 => 2,
             _ => 1,
@@ -235,6 +243,7 @@ impl Plan {
             stops,
             pauses: count(&mut chance, 4),
             pause_most: Duration::from_secs(90),
+            restart_most: Duration::from_secs(40),
             hangs: count(&mut chance, 3),
             path_failures: count(&mut chance, 3),
             path_most: Duration::from_secs(150),
@@ -286,7 +295,13 @@ impl Plan {
 }
 
 /// Of each kind none at all in most runs, so that the others are seen alone.
-fn host_faults(chance: &mut Chance, quiet: bool) -> HostFaults {
+fn host_faults(chance: &mut Chance, quiet: bool, short: bool) -> HostFaults {
+    let longest = |chance: &mut Chance, others: &[u64]| {
+        Duration::from_secs(if short { chance.range(1, 2) } else { *chance.pick(others) })
+    };
+    let pause_most = longest(chance, &[1, 90, 90, 3600]);
+    let path_most = longest(chance, &[1, 150, 150, 3600]);
+    let restart_most = longest(chance, &[1, 5, 40]);
     let mut count = |one_in: u64, most: u64| {
         if quiet || chance.below(one_in) > 0 { 0 } else { chance.range(1, most) }
     };
@@ -303,12 +318,13 @@ fn host_faults(chance: &mut Chance, quiet: bool) -> HostFaults {
         sync_errors: count(16, 2),
         full_disks: count(16, 2),
         pauses: count(3, 4),
-        pause_most: Duration::from_secs(*chance.pick(&[1, 90, 90, 3600])),
-        path_most: Duration::from_secs(*chance.pick(&[1, 150, 150, 3600])),
+        pause_most,
+        path_most,
+        restart_most,
     }
 }
 
-fn swarm_disk_faults(chance: &mut Chance, quiet: bool) -> DiskFaults {
+fn swarm_disk_faults(chance: &mut Chance, quiet: bool, short: bool) -> DiskFaults {
     let low = *chance.pick(&[50, 100, 1000]);
     let high = low * *chance.pick(&[2, 10, 50]);
     let mut rate = |most: u64| {
@@ -334,15 +350,19 @@ fn swarm_disk_faults(chance: &mut Chance, quiet: bool) -> DiskFaults {
         slow_most: Duration::ZERO,
         may_overtake: true,
     };
-    faults.late_most = Duration::from_secs(*chance.pick(&[1, 90, 90, 600]));
-    faults.slow_most = Duration::from_secs(*chance.pick(&[1, 60, 60, 300]));
+    if short {
+        (faults.late_most, faults.slow_most) = (Duration::from_secs(5), Duration::from_secs(1));
+    } else {
+        faults.late_most = Duration::from_secs(*chance.pick(&[1, 90, 90, 600]));
+        faults.slow_most = Duration::from_secs(*chance.pick(&[1, 60, 60, 300]));
+    }
     faults
 }
 
 fn small_job(chance: &mut Chance, hosts: usize, command_lanes: u16) -> JobPlan {
     let requester = chance.index(hosts);
     let responder = (requester + 1 + chance.index(hosts - 1)) % hosts;
-    let files = *chance.pick(&[1, 1, 1, 2, 3, 6]);
+    let files = *chance.pick(&[1, 1, 1, 1, 2, 3, 6]);
     JobPlan {
         requester,
         responder,
@@ -350,7 +370,7 @@ fn small_job(chance: &mut Chance, hosts: usize, command_lanes: u16) -> JobPlan {
         pull: chance.below(2) == 0,
         recursive: chance.below(4) == 0,
         sizes: (0..files).map(|_| small_size(chance)).collect(),
-        start: chance.duration(Duration::from_millis(1), Duration::from_secs(2)),
+        start: chance.duration(Duration::from_millis(1), Duration::from_millis(800)),
     }
 }
 
@@ -360,8 +380,9 @@ fn small_size(chance: &mut Chance) -> u64 {
         1 => 1,
         2..7 => chance.below(8 << 10),
         7..9 => (16 << 10) * chance.range(1, 3) + chance.below(3) - 1,
-        9..14 => chance.below(64 << 10),
-        14 => chance.below(200 << 10),
+        9..12 => chance.below(20 << 10),
+        12..14 => chance.below(64 << 10),
+        14 => chance.below(150 << 10),
         _ if chance.below(16) == 0 => chance.below(1 << 20),
         _ => chance.below(20 << 10),
     }

@@ -502,7 +502,7 @@ impl World {
         let name = self.lanes[index].name();
         self.trace.line(self.now, "world", &format!("{name} is killed"));
         if self.lanes[index].comes_back() {
-            self.start_later(index, Duration::from_secs(40));
+            self.start_later(index, self.plan.host_faults.restart_most);
         }
     }
 
@@ -539,7 +539,7 @@ impl World {
             Ok(serving) => serving,
             Err(_) if !self.files.host(lane.host).has_power() => {
                 let host = lane.host;
-                self.start_later(index, Duration::from_secs(40));
+                self.start_later(index, self.plan.host_faults.restart_most);
                 return self.crash_host(host);
             }
             Err(_) if self.were_files_troubled => {

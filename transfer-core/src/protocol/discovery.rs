@@ -150,7 +150,8 @@ impl BeaconKeeper {
 /// Watches the own bell and decides when to look at the beacons.
 #[derive(Debug)]
 pub struct BellWatcher {
-    remembered: Option<[u8; 32]>,
+    /// The page as it was read last: it carries no meaning, any change is a ring.
+    remembered: Option<Box<[u8]>>,
     poll_due: Instant,
     polling: bool,
     scanning: bool,
@@ -211,12 +212,12 @@ impl BellWatcher {
     }
 
     /// The bell as it was read. Remembers first; the scan comes after.
-    pub fn handle_bell(&mut self, now: Instant, value: Option<[u8; 32]>) {
+    pub fn handle_bell(&mut self, now: Instant, page: Option<&[u8]>) {
         self.polling = false;
         self.poll_due = now + self.interval(now);
-        let Some(value) = value else { return };
-        if self.remembered != Some(value) {
-            self.remembered = Some(value);
+        let Some(page) = page else { return };
+        if self.remembered.as_deref() != Some(page) {
+            self.remembered = Some(page.into());
             while self.tokens < SCAN_BURST && self.refill_due <= now {
                 self.tokens += 1;
                 self.refill_due = self.refill_due + SCAN_REFILL;
