@@ -403,7 +403,11 @@ impl World {
             self.trace.line(now, "world", &format!("{name} is set back to the snapshot"));
             let lane = &mut self.lanes[index];
             lane.life = None;
-            life.serving = self.files.serving(lane.host).ok();
+            match self.files.serving(lane.host) {
+                Ok(serving) => life.serving = Some(serving),
+                // Its file system fails at this very moment: so does the process.
+                Err(_) => return self.start_later(index, Duration::from_secs(5)),
+            }
             for connection in connections {
                 self.attach_store(&mut life, connection, self.plan.segment_bytes as usize);
             }
