@@ -9,6 +9,8 @@ pub enum Fault {
     BellFlood,
     /// A bell is set back to what it was, or cleared.
     BellLost,
+    /// The clocks of all hosts jump, by up to a year.
+    ClockJump,
     /// A second process with the memory of the first goes on beside it, as in a cloned machine.
     ClonedHost,
     /// A process is killed.
@@ -57,9 +59,10 @@ pub enum Fault {
 
 impl Fault {
     /// All of them, in the order of their names.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::BellFlood,
         Self::BellLost,
+        Self::ClockJump,
         Self::ClonedHost,
         Self::Crash,
         Self::DiskFull,
@@ -90,6 +93,7 @@ impl Fault {
         match self {
             Self::BellFlood => "bell flooded",
             Self::BellLost => "bell lost",
+            Self::ClockJump => "clocks jump",
             Self::ClonedHost => "second instance of a host",
             Self::Crash => "process killed",
             Self::DiskFull => "file system full",

@@ -14,6 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use storage_mapping::{BufferPool, Instant};
 use transfer_core::export::Export;
@@ -58,6 +59,8 @@ pub struct ExpectedJob {
 pub struct Files {
     hosts: Vec<SimulatedFiles>,
     time: Arc<AtomicU64>,
+    /// How far the clocks are wrong, in nanoseconds.
+    error: u64,
     chance: Chance,
 }
 
@@ -72,7 +75,7 @@ impl Files {
         let time = Arc::new(AtomicU64::new(0));
         let host = |device| SimulatedFiles::new(device, chance.fork(), Arc::clone(&time));
         let hosts = (1..=plan.hosts as u64).map(host).collect();
-        let files = Self { hosts, time, chance };
+        let files = Self { hosts, time, error: 0, chance };
         for host in &files.hosts {
             for folder in ["/exports", "/here", "/state"] {
                 make_directories(host, Path::new(folder))?;
@@ -89,7 +92,12 @@ impl Files {
 
     /// The clocks of all hosts show this time.
     pub fn set_time(&self, now: Instant) {
-        self.time.store(now.0, Ordering::Relaxed);
+        self.time.store(now.0 + self.error, Ordering::Relaxed);
+    }
+
+    /// The clocks of all hosts jump: they are wrong by `error` from now on.
+    pub fn jump(&mut self, error: Duration) {
+        self.error = u64::try_from(error.as_nanos()).expect("less than 500 years");
     }
 
     /// The file system of a host.

@@ -105,6 +105,8 @@ pub struct HostFaults {
     pub bell_floods: u64,
     /// Times that a bell is set back or cleared.
     pub bell_losses: u64,
+    /// Jumps of the clocks.
+    pub clock_jumps: u64,
     /// Processes or hosts killed.
     pub crashes: u64,
     /// One crash of so many is that of a whole host.
@@ -317,6 +319,7 @@ fn host_faults(chance: &mut Chance, quiet: bool, short: bool) -> HostFaults {
         snapshots: count(16, 3),
         sync_errors: count(16, 2),
         full_disks: count(16, 2),
+        clock_jumps: count(16, 3),
         pauses: count(3, 4),
         pause_most,
         path_most,

@@ -42,6 +42,7 @@ enum Happening {
     FloodBell,
     FloodBellMore { lane: u16, until: Instant },
     HangPath,
+    JumpClocks,
     LoseBell,
     PauseProcess,
     GoOnFromSnapshot { lane: usize },
@@ -252,6 +253,7 @@ impl World {
         (0..faults.path_failures).for_each(|_| self.sometime(Happening::FailPath));
         (0..faults.bell_floods).for_each(|_| self.sometime(Happening::FloodBell));
         (0..faults.bell_losses).for_each(|_| self.sometime(Happening::LoseBell));
+        (0..faults.clock_jumps).for_each(|_| self.sometime(Happening::JumpClocks));
         (0..faults.sync_errors).for_each(|_| self.sometime(Happening::FailSync));
         (0..faults.full_disks).for_each(|_| self.sometime(Happening::FillDisk));
         (0..faults.snapshots).for_each(|_| self.sometime(Happening::TakeSnapshot));
@@ -319,6 +321,12 @@ impl World {
                 let what = if hangs { "hangs" } else { "fails" };
                 let line = format!("path {number} of host{host} to disk {disk} {what} until {until}");
                 self.trace.line(now, "world", &line);
+            }
+            Happening::JumpClocks => {
+                let error = self.chance.duration(Duration::from_secs(1), Duration::from_secs(365 * 86_400));
+                self.faults.count(Fault::ClockJump);
+                self.trace.line(now, "world", &format!("the clocks are wrong by {error:?} now"));
+                self.files.jump(error);
             }
             Happening::FailSync | Happening::FillDisk | Happening::EmptyDisk { .. } => {
                 self.trouble_files(happening);

@@ -169,3 +169,25 @@ fn every_link_between_the_pages_leads_somewhere() {
         }
     }
 }
+
+#[test]
+fn every_test_that_a_promise_names_is_there() {
+    let page = text_of("docs/testing.md");
+    let (_, section) = page.split_once("## Faults and promises").expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("a section after it");
+    let rows = section.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| fault |"));
+    let mut named = 0;
+    for row in rows.clone() {
+        let tests = row.split('`').skip(1).step_by(2).filter(|word| word.contains(".rs"));
+        for test in tests {
+            let (file, function) = test.split_once("::").unwrap_or((test, ""));
+            assert!(root().join(file).is_file(), "no file {file}");
+            let is_there = function.is_empty() || text_of(file).contains(&format!("fn {function}("));
+            assert!(is_there, "no test {test}");
+            named += 1;
+        }
+        assert!(row.contains(".rs") || row.contains("swarm"), "no test in {row}");
+    }
+    assert_eq!(rows.count(), 24, "one row for each fault that is promised something");
+    assert!(named > 40, "{named} tests are named");
+}

@@ -141,6 +141,10 @@ impl State {
         EPOCH_NS + self.last_time.max(self.world_time.load(Ordering::Relaxed))
     }
 
+    pub(super) fn wall_ns(&self) -> u64 {
+        EPOCH_NS + self.world_time.load(Ordering::Relaxed)
+    }
+
     /// A time that no other change has.
     fn stamp(&mut self) -> (i64, u32) {
         self.last_time = self.world_time.load(Ordering::Relaxed).max(self.last_time + 1);

@@ -374,6 +374,16 @@ mod tests {
     }
 
     #[test]
+    fn another_version_of_the_protocol_is_named() {
+        let mut random = SeededRandom::new(&[9; 32]);
+        let newer = Hello { protocol_version: 2, ..hello() };
+        let connector_key = public_key(&[2; 32]);
+        let (_, first) = initiate(&secrets(1), &connector_key, &binding(), &newer, &mut random).unwrap();
+        let refused = answer(&secrets(2), &binding(), &first, &mut random).map(drop);
+        assert_eq!(refused, Err(HandshakeError::Payload), "which is told as a version mismatch");
+    }
+
+    #[test]
     fn another_serial_or_key_does_not_open() {
         let mut random = SeededRandom::new(&[9; 32]);
         let connector_key = public_key(&[2; 32]);
