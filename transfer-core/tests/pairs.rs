@@ -145,3 +145,31 @@ fn a_write_in_doubt_keeps_its_block() {
     assert!(!writer.handle_written(later, 1, true), "the first has been passed");
     assert!(writer.handle_written(later, 2, true) && writer.is_idle());
 }
+
+/// Version 1 hangs, 2 passes it, and 1 lands in the block of 3 after all: it hides 3, like a lost write,
+/// and brings nothing old; 4 is read as soon as it is written.
+#[test]
+fn a_write_that_was_passed_and_lands_late_is_no_more_than_a_lost_write() {
+    let mut pair = Pair::new();
+    pair.write(None, BLOCK_BYTES);
+    let late = pair.blocks[BLOCK_BYTES..].to_vec();
+    for _ in 2..=3 {
+        pair.write(None, BLOCK_BYTES);
+    }
+    let third = pair.blocks.clone();
+    pair.write(None, BLOCK_BYTES);
+    let fourth = pair.blocks;
+    for read_between in [false, true] {
+        for landed in [BLOCK_BYTES, SEAL_OFFSET, 100] {
+            let mut blocks = third.clone();
+            let mut reader = PairReader::default();
+            if read_between {
+                assert_eq!(read(&mut reader, &blocks, None), Some(3));
+            }
+            blocks[BLOCK_BYTES..BLOCK_BYTES + landed].copy_from_slice(&late[..landed]);
+            assert_eq!(read(&mut reader, &blocks, None), (!read_between).then_some(2));
+            blocks[..BLOCK_BYTES].copy_from_slice(&fourth[..BLOCK_BYTES]);
+            assert_eq!(read(&mut reader, &blocks, None), Some(4));
+        }
+    }
+}

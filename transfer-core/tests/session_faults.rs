@@ -3,12 +3,17 @@
 
 mod pair;
 
-use pair::{World, assert_no_partials, assert_same, bytes, describe, make_tree};
+use pair::{Side, World, assert_no_partials, assert_same, bytes, describe, make_tree};
 use std::fs;
 use std::path::Path;
+use storage_mapping::Instant;
 use transfer_core::journal::{Entry, Journal};
-use transfer_core::transfer::message::JobOptions;
-use transfer_core::transfer::{ErrorCode, Outcome, SessionEvent, SourceOrigin, Target, TransferId, Verdict};
+use transfer_core::payload::{Payload, Segment, SegmentKind};
+use transfer_core::transfer::message::{Framed, JobOptions, Message, emit, parse_all};
+use transfer_core::transfer::{
+    ErrorCode, LocalFiles, Outcome, Session, SessionConfig, SessionEvent, SourceOrigin, Target, TransferId,
+    Verdict,
+};
 
 const TREE: JobOptions = JobOptions::RECURSIVE.union(JobOptions::PRESERVE);
 
@@ -297,6 +302,98 @@ fn a_permit_that_the_journal_forgot_stays_in_doubt() {
             return;
         }
     }
+}
+
+/// Pushes to a peer that accepts the job and refuses every file of it.
+fn push_refused(world: &World, source: &Path, code: ErrorCode) -> Outcome {
+    let mut config = SessionConfig::new(world.pool.clone());
+    config.segment_bytes = world.segment;
+    let state = world.folder.path().join("state/command");
+    let files = LocalFiles::command(world.pool.clone(), world.segment, &state);
+    let origin = SourceOrigin::Local(vec![source.as_os_str().as_encoded_bytes().to_vec()]);
+    let job = world.push_job(origin, "", JobOptions::empty());
+    let mut side = Side::new(Session::requester(config, job), Box::new(files));
+    for step in 0..1000 {
+        side.step(Instant::ZERO, step, 4, &mut None);
+        while let Some(event) = side.session.poll_event() {
+            if let SessionEvent::Finished(outcome) = event {
+                return outcome;
+            }
+        }
+        let said: Vec<Segment> = side.queue.drain(..).collect();
+        let commands = said.iter().filter(|segment| segment.kind == SegmentKind::Command);
+        for Framed { request, message } in
+            commands.flat_map(|segment| parse_all(segment.payload.bytes()).expect("messages"))
+        {
+            let message = match message {
+                Message::JobOpen(_) => Message::JobAccept,
+                Message::Request(_) => Message::Refuse(code.into()),
+                Message::EndOfJob => Message::JobDone,
+                _ => continue,
+            };
+            let mut bytes = Vec::new();
+            emit(&Framed { request, message }, &mut bytes);
+            let payload = Payload::copy_of(&world.pool, &bytes);
+            let kind = SegmentKind::Command;
+            let answer = Segment { kind, request: 0, offset: 0, last: true, payload };
+            side.session.handle_segment(Instant::ZERO, answer).expect("no violation");
+        }
+    }
+    panic!("the job does not end");
+}
+
+/// Rule 55: only COMMITTED or ABORTED settles a permit; a refusal leaves the file in doubt.
+#[test]
+fn a_refusal_does_not_forget_the_permit() {
+    for code in [ErrorCode::Busy, ErrorCode::Interrupted, ErrorCode::NoSpace, ErrorCode::Exists] {
+        for size in [7, 3 * pair::SEGMENT] {
+            let mut world = World::new();
+            let source = world.here().join("file");
+            fs::write(&source, bytes(size, 1)).expect("a file");
+            let refused = push_refused(&world, &source, code);
+            assert_eq!((refused.in_doubt, refused.files), (0, 0), "no permit was issued: {refused:?}");
+            let in_doubt = |limit: &usize| {
+                world.lose_after = Some(*limit);
+                world.push(&[&source], "", JobOptions::empty()).verdict == Verdict::InDoubt
+            };
+            (1..200).find(in_doubt).expect("some loss leaves it in doubt");
+            for _ in 0..2 {
+                let outcome = push_refused(&world, &source, code);
+                assert_eq!(
+                    (outcome.verdict, outcome.in_doubt),
+                    (Verdict::InDoubt, 1),
+                    "{code:?} {outcome:?}"
+                );
+                assert_eq!(outcome.failed + outcome.skipped, 0, "{code:?} {outcome:?}");
+            }
+            // The permit is still asked for: a receiver that forgot the id does not take it as a new one.
+            fs::remove_dir_all(world.folder.path().join("state/serve")).expect("removed");
+            let _ = fs::remove_dir_all(world.export().join(".diskwire-partial"));
+            world.lose_after = None;
+            let outcome = world.push(&[&source], "", JobOptions::empty());
+            assert_eq!((outcome.verdict, outcome.in_doubt), (Verdict::InDoubt, 1), "{code:?} {outcome:?}");
+        }
+    }
+}
+
+/// A refusal settles nothing, the receiver's own word does.
+#[test]
+fn a_file_in_doubt_that_was_refused_is_completed_by_a_re_run() {
+    let mut world = World::new();
+    let source = world.here().join("file");
+    fs::write(&source, b"content").expect("a file");
+    let in_doubt = |limit: &usize| {
+        world.lose_after = Some(*limit);
+        world.push(&[&source], "", JobOptions::empty()).verdict == Verdict::InDoubt
+    };
+    (1..200).find(in_doubt).expect("some loss leaves it in doubt");
+    assert_eq!(push_refused(&world, &source, ErrorCode::Busy).verdict, Verdict::InDoubt);
+    world.lose_after = None;
+    let outcome = world.push(&[&source], "", JobOptions::empty());
+    assert_eq!((outcome.verdict, outcome.files), (Verdict::Done, 1), "{outcome:?}");
+    assert_eq!(fs::read(world.export().join("file")).expect("published"), b"content");
+    let jobs = world.folder.path().join("state/command/jobs");
+    assert_eq!(fs::read_dir(jobs).expect("a folder").count(), 0, "the record of the job is gone");
 }
 
 #[test]

@@ -1,190 +1,20 @@
 //! Two endpoints on one memory volume, in virtual time: they connect, carry segments both ways, close.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
+mod endpoints;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
-use storage_mapping::block::time::earliest;
-use storage_mapping::device::MemoryDisk;
-use storage_mapping::{BlockCount, BlockDevice, BlockSize, BufferPool, Instant};
-use transfer_core::enrolment::read_host_table;
-use transfer_core::format::host_table::HostRecord;
+use endpoints::{Process, make_pair, make_volume, run};
+use storage_mapping::Instant;
 use transfer_core::format::process_id_table::CloseReason;
 use transfer_core::payload::{Payload, Segment, SegmentKind};
-use transfer_core::protocol::connection::ConnectionId;
-use transfer_core::protocol::discovery::BELL_WARM;
-use transfer_core::protocol::endpoint::{AllowedPeer, Endpoint, EndpointConfig, Event, owned_ranges};
-use transfer_core::protocol::handshake::{Secrets, public_key};
-use transfer_core::protocol::startup::LocalState;
-use transfer_core::random::SeededRandom;
-use volume::layout::{PlannedDevice, VolumePlan};
-use volume::record::Text;
-use volume::sync::Waiter;
-use volume::{Volume, create, open};
-
-const BLOCKS: u64 = 6000;
-
-fn devices(disks: &[MemoryDisk]) -> Vec<Box<dyn BlockDevice>> {
-    disks.iter().map(|disk| Box::new(disk.device()) as Box<dyn BlockDevice>).collect()
-}
-
-fn make_volume() -> Vec<MemoryDisk> {
-    let disks: Vec<_> = (0..3).map(|_| MemoryDisk::new(BlockSize::B512, BlockCount(BLOCKS * 8))).collect();
-    let admin = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
-    let plan = VolumePlan {
-        devices: ["m", "s1", "s2"].iter().map(|id| PlannedDevice::new(id, BLOCKS).unwrap()).collect(),
-        lanes: 4,
-        connections: 4,
-        segment_payload_bytes: 1 << 16,
-        volume_id: [3; 16],
-        time_id: 1,
-        unix_filename: "m".into(),
-    };
-    let layout = plan.layout(&admin).unwrap();
-    let mut extra = Vec::new();
-    for (row, (name, key, lane)) in
-        [("alpha", 1u8, 0), ("alpha", 1, 1), ("beta", 2, 0), ("beta", 2, 1)].into_iter().enumerate()
-    {
-        let record = HostRecord::new(
-            &layout,
-            u16::try_from(row).unwrap(),
-            Text::new(name).unwrap(),
-            public_key(&[key; 32]),
-            lane,
-            &admin,
-        );
-        extra.extend(record.pages(&layout));
-    }
-    create::create(&Waiter::idle(), devices(&disks), &layout, &extra).unwrap();
-    disks
-}
-
-struct Process {
-    endpoint: Endpoint,
-    volume: Volume,
-    buffers: BufferPool,
-    events: Vec<Event>,
-    received: Vec<(SegmentKind, u64, Vec<u8>)>,
-}
-
-impl Process {
-    fn new(disks: &[MemoryDisk], row: usize, key: u8, peer: (&str, u8), now: Instant) -> Self {
-        let opened = open::open(&Waiter::idle(), devices(disks), Some([3; 16]), None).unwrap();
-        let mut volume = opened.volume;
-        let layout = Arc::new(volume.layout().clone());
-        let table = read_host_table(&Waiter::idle(), volume.device_mut(0).unwrap(), &layout).unwrap();
-        assert!(table.notices.is_empty(), "{:?}", table.notices);
-        let own = table.rows[row].clone().unwrap();
-        volume.own(owned_ranges(&layout, &own));
-        let buffers = BufferPool::new();
-        let config = EndpointConfig {
-            answers: own.lane == 0,
-            own,
-            secrets: Secrets::new([key; 32]),
-            peers: vec![AllowedPeer { name: peer.0.into(), key: public_key(&[peer.1; 32]) }],
-            window: 8,
-            connections_per_peer_max: 4,
-            bell_pause: BELL_WARM,
-            local: LocalState::default(),
-        };
-        let random = Box::new(SeededRandom::new(&[u8::try_from(row).unwrap() + 50; 32]));
-        let endpoint = Endpoint::new(layout, Arc::new(table.rows), config, buffers.clone(), random, now);
-        Self { endpoint, volume, buffers, events: Vec::new(), received: Vec::new() }
-    }
-
-    fn step(&mut self, now: Instant) -> bool {
-        let mut moved = false;
-        self.endpoint.handle_timeout(now);
-        loop {
-            let mut again = false;
-            while let Some((device, request)) = self.endpoint.poll_io() {
-                self.volume.submit(now, device, request);
-                again = true;
-            }
-            while let Some((tag, work)) = self.endpoint.poll_work() {
-                let done = work.run(&self.buffers);
-                self.endpoint.handle_work(now, tag, done);
-                again = true;
-            }
-            while let Some((_, done)) = self.volume.poll(now) {
-                assert!(done.outcome.is_ok());
-                self.endpoint.handle_completion(now, done);
-                again = true;
-            }
-            while let Some(event) = self.endpoint.poll_event() {
-                if let Event::Persist(_) = event {
-                    self.endpoint.handle_persisted(now);
-                }
-                self.events.push(event);
-                again = true;
-            }
-            let ids: Vec<ConnectionId> =
-                self.endpoint.connections().map(|connection| connection.id).collect();
-            for id in ids {
-                while let Some(segment) = self.endpoint.poll_segment(now, id) {
-                    self.received.push((segment.kind, segment.offset, segment.payload.bytes().to_vec()));
-                    again = true;
-                }
-            }
-            if !again {
-                return moved;
-            }
-            moved = true;
-        }
-    }
-
-    fn connected(&self) -> Option<ConnectionId> {
-        self.events.iter().find_map(|event| match event {
-            Event::Connected { connection, .. } => Some(*connection),
-            _ => None,
-        })
-    }
-
-    fn closed(&self) -> Option<CloseReason> {
-        self.events.iter().find_map(|event| match event {
-            Event::Closed { reason, .. } => Some(*reason),
-            _ => None,
-        })
-    }
-}
-
-fn run(
-    now: &mut Instant,
-    processes: &mut [Process],
-    limit: Duration,
-    mut done: impl FnMut(&mut [Process], Instant) -> bool,
-) {
-    let end = *now + limit;
-    while !done(processes, *now) {
-        assert!(
-            *now < end,
-            "not done in {limit:?} of virtual time: {processes:?}",
-            processes = processes
-                .iter()
-                .map(|process| (&process.events, process.endpoint.connections().collect::<Vec<_>>()))
-                .collect::<Vec<_>>()
-        );
-        for process in processes.iter_mut() {
-            process.step(*now);
-        }
-        let next =
-            processes.iter().fold(None, |soonest, process| earliest(soonest, process.endpoint.next_wakeup()));
-        *now =
-            next.map_or(*now + Duration::from_millis(1), |next| next.max(*now + Duration::from_micros(10)));
-    }
-}
+use transfer_core::protocol::endpoint::Event;
 
 #[test]
 fn two_processes_connect_carry_and_close() {
     let disks = make_volume();
     let mut now = Instant(1_000_000_000);
-    let mut both =
-        [Process::new(&disks, 2, 2, ("alpha", 1), now), Process::new(&disks, 1, 1, ("beta", 2), now)];
-    run(&mut now, &mut both, Duration::from_secs(5), |both, _| {
-        both.iter().all(|process| process.events.iter().any(|event| matches!(event, Event::Started)))
-    });
+    let mut both = make_pair(&disks, &mut now);
     let call = both[1].endpoint.connect(now, "beta").unwrap();
     both[1].endpoint.send_command(now, call, 77, 5, b"open sesame".to_vec());
     run(&mut now, &mut both, Duration::from_secs(5), |both, _| {

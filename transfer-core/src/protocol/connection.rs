@@ -554,15 +554,21 @@ impl Connection {
         self.pump(shared);
     }
 
-    /// Rule 8: an entry that nobody reacts to may be a write that was lost; it is written again.
+    /// Rule 8: an entry that nobody reacts to may be a write that was lost; it is written again, with the
+    /// same content and a higher version. If its write hangs, that happens when the pair lets the next
+    /// version pass it (rule 7).
     fn assert_again(&mut self, shared: &mut Shared<'_>) {
         let unanswered = match self.phase {
-            Phase::Calling | Phase::Answered => true,
-            Phase::Established => self.role == Role::Initiator && self.peer_table.version() == 0,
-            _ => false,
+            Phase::Requesting | Phase::Calling | Phase::Establishing => true,
+            Phase::Answering | Phase::Answered => true,
+            Phase::Established => {
+                let unseen = self.role == Role::Initiator && self.peer_table.version() == 0;
+                unseen || self.command_acked < self.command_number
+            }
+            Phase::Ending | Phase::Ended => false,
         };
         let due = shared.now.since(self.asserted) >= ASSERT_AGAIN;
-        if unanswered && due && self.slot.entry.is_idle() {
+        if unanswered && due && self.slot.entry.is_ready(shared.now) {
             self.write_entry(shared);
             if self.phase == Phase::Answered {
                 shared.out.events.push_back(Event::AnswersChanged);

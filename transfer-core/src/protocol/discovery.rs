@@ -2,9 +2,10 @@
 //!
 //! A call is an entry REQ, then a beacon that names it, then a ring of the target's bell: in this order,
 //! each after the one before has been written. Who is rung remembers the new value *before* it looks at
-//! the beacons, so no ring is lost between; and it looks every T_scan anyway, since a late duplicate of
-//! an old ring can hide a new one. Before each beacon is written the old one is read back: what is there
-//! must be ours, or another process has our identity (rule 14 as decided).
+//! the beacons, and looks again after a ring that came meanwhile, so no ring is lost between; and it
+//! looks every T_scan anyway, since a late duplicate of an old ring can hide a new one. Before each
+//! beacon is written the old one is read back: what is there must be ours, or another process has our
+//! identity (rule 14 as decided).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -156,6 +157,8 @@ pub struct BellWatcher {
     polling: bool,
     scanning: bool,
     scan_due: Instant,
+    /// When to scan for a ring that came during a scan: its beacon may have been read before.
+    rung: Option<Instant>,
     scan_period: Duration,
     tokens: u32,
     refill_due: Instant,
@@ -175,6 +178,7 @@ impl BellWatcher {
             polling: false,
             scanning: false,
             scan_due: now,
+            rung: None,
             scan_period,
             tokens: SCAN_BURST,
             refill_due: now,
@@ -222,14 +226,19 @@ impl BellWatcher {
                 self.tokens += 1;
                 self.refill_due = self.refill_due + SCAN_REFILL;
             }
-            if self.tokens > 0 {
+            let due = if self.tokens > 0 {
                 if self.tokens == SCAN_BURST {
                     self.refill_due = now + SCAN_REFILL;
                 }
                 self.tokens -= 1;
-                self.scan_due = now;
+                now
             } else {
-                self.scan_due = self.scan_due.min(self.refill_due);
+                self.refill_due
+            };
+            if self.scanning {
+                self.rung = earliest(self.rung, Some(due));
+            } else {
+                self.scan_due = self.scan_due.min(due);
             }
         }
     }
@@ -244,13 +253,15 @@ impl BellWatcher {
     /// The beacons were read; `unreadable` if one did not open.
     pub fn handle_scanned(&mut self, now: Instant, unreadable: bool) {
         self.scanning = false;
-        if unreadable && self.rescan < RESCANS.len() {
-            self.scan_due = now + RESCANS[self.rescan];
+        let pause = if unreadable && self.rescan < RESCANS.len() {
             self.rescan += 1;
+            RESCANS[self.rescan - 1]
         } else {
             self.rescan = 0;
-            self.scan_due = now + self.scan_period;
-        }
+            self.scan_period
+        };
+        let due = now + pause;
+        self.scan_due = self.rung.take().map_or(due, |rung| rung.min(due));
     }
 
     /// Whether nothing has happened for so long that looking costs more than waiting.
@@ -295,5 +306,62 @@ impl Ringing {
     #[must_use]
     pub fn due(&self) -> Instant {
         self.due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(30);
+
+    /// A watcher whose first scan is under way.
+    fn scanning(now: Instant) -> BellWatcher {
+        let mut bell = BellWatcher::new(now, PERIOD, BELL_WARM);
+        assert!(bell.poll_bell(now));
+        bell.handle_bell(now, Some([0; 32]));
+        assert!(bell.poll_scan(now));
+        bell
+    }
+
+    #[test]
+    fn a_ring_during_a_scan_causes_another_scan() {
+        for unreadable in [false, true] {
+            let now = Instant(1_000_000_000);
+            let mut bell = scanning(now);
+            bell.handle_bell(now, Some([1; 32]));
+            assert!(!bell.poll_scan(now), "one scan at a time");
+            bell.handle_scanned(now, unreadable);
+            assert!(bell.poll_scan(now), "the beacon may have been read before the ring");
+            bell.handle_scanned(now, false);
+            assert!(!bell.poll_scan(now), "one scan is enough");
+            assert!(bell.next_wakeup().is_some_and(|due| due > now));
+        }
+    }
+
+    #[test]
+    fn a_ring_during_a_scan_waits_for_its_token() {
+        let mut now = Instant(1_000_000_000);
+        let mut bell = scanning(now);
+        for ring in 1..=SCAN_BURST {
+            bell.handle_bell(now, Some([ring.to_le_bytes()[0]; 32]));
+        }
+        bell.handle_scanned(now, false);
+        assert!(bell.poll_scan(now));
+        bell.handle_bell(now, Some([100; 32]));
+        bell.handle_scanned(now, false);
+        assert!(!bell.poll_scan(now), "every token is used");
+        now = now + SCAN_REFILL;
+        assert!(bell.poll_scan(now));
+    }
+
+    #[test]
+    fn a_bell_that_rests_causes_no_scan() {
+        let now = Instant(1_000_000_000);
+        let mut bell = scanning(now);
+        bell.handle_bell(now, Some([0; 32]));
+        bell.handle_scanned(now, false);
+        assert!(!bell.poll_scan(now));
+        assert!(bell.poll_scan(now + PERIOD));
     }
 }

@@ -4,6 +4,18 @@
 //! bytes go to the same block again; only a write that has been in doubt for long lets the next version
 //! go to the other block. So a torn or running write never hides the last good state. A reader takes
 //! the highest valid (incarnation, version) above what it has accepted, and nothing older, ever.
+//!
+//! Only the latest version is followed. After v in doubt and v + 1 written, v + 2 goes to the block of v,
+//! and v may still land there, before it, after it, or torn into it:
+//!
+//! * A reader never takes v: v + 1 is whole in the other block and higher, and a mixture does not open.
+//!   So what is taken stays in order and whole.
+//! * v + 2 may be lost by it. That is a lost write like any other, reported as done or not: the owner
+//!   writes a higher version when nobody reacts (rule 8), and each later version of that block meets at
+//!   most the writes that were in doubt, which land once.
+//!
+//! To wait for v would be no safer, only slower: a device that keeps a write for minutes would hold up
+//! the connection although both blocks can be written.
 
 use std::time::Duration;
 
@@ -95,6 +107,9 @@ impl PairWriter {
     /// If the pair is not ready.
     pub fn write(&mut self, now: Instant, build: impl FnOnce(u64, Place) -> Buffer) -> PairWrite {
         assert!(self.is_ready(now), "one write in flight per pair");
+        // So the next version goes to the block beside the one that is in doubt.
+        let followed = self.in_flight.as_ref().is_none_or(|write| write.version == self.version);
+        assert!(followed, "only the latest version can be in flight");
         self.version += 1;
         let place = Place { block: self.place.block + self.version % 2, ..self.place };
         let bytes = build(self.version, place).freeze();

@@ -198,12 +198,23 @@ impl Outbox {
             self.tally.failed += 1;
             self.tally.busy += u64::from(reason.code == ErrorCode::Busy);
         }
-        let why = printable(&reason.text);
         if by_rule {
+            let why = printable(&reason.text);
             self.event(SessionEvent::Warning(format!("{path}: {why}")));
         } else {
-            self.event(SessionEvent::FileFailed { path: path.clone(), code: reason.code, why });
+            self.failed(path, reason);
         }
+    }
+
+    /// Counts a file whose fate is not known, although the peer gave a reason, and tells the user.
+    pub(crate) fn in_doubt(&mut self, path: &RelativePath, reason: &Reason) {
+        self.tally.in_doubt += 1;
+        self.failed(path, reason);
+    }
+
+    fn failed(&mut self, path: &RelativePath, reason: &Reason) {
+        let why = printable(&reason.text);
+        self.event(SessionEvent::FileFailed { path: path.clone(), code: reason.code, why });
     }
 }
 

@@ -17,9 +17,10 @@
 //! | Permitted | PERMIT was said: only the peer's word ends this                                  |
 //! | Aborting  | ABORT was said before any PERMIT                                                 |
 //!
-//! What holds: PERMIT is never said before the permit is durable (push); data leaves in the order in
-//! which it was asked for; at most `payloads_max` payloads are in hand. Not here: what the receiver
-//! does (`receiver`), the job around it (`session`).
+//! What holds: PERMIT is never said before the permit is durable (push); a permit stays recorded until
+//! COMMITTED or ABORTED comes, whatever is refused meanwhile; data leaves in the order in which it was
+//! asked for; at most `payloads_max` payloads are in hand. Not here: what the receiver does
+//! (`receiver`), the job around it (`session`).
 
 mod loaded;
 
@@ -439,14 +440,7 @@ impl Sender {
         let index = u32::try_from(request).map_err(|_| ProtocolViolation::Index { request });
         match message {
             Message::Accept { resume } => self.handle_accept(index?, resume, out)?,
-            Message::Refuse(reason) => {
-                if let Some(file) = self.take(index?, out) {
-                    if reason.code == ErrorCode::UnknownTransfer {
-                        out.tally.in_doubt += 1;
-                    }
-                    out.left_out(&file.found.entry.announced, &reason, false);
-                }
-            }
+            Message::Refuse(reason) => self.handle_refused(index?, &reason, out),
             Message::Ready(items) => self.handle_ready(request, items, out),
             Message::Committed(items) => {
                 for item in items {
@@ -472,6 +466,18 @@ impl Sender {
         file.resume = resume;
         self.go_on(index, out);
         Ok(())
+    }
+
+    /// A refusal is not the last word about an id with a permit out: what an earlier connection did with
+    /// the permit is not known. The permit stays recorded, and a re-run asks again.
+    fn handle_refused(&mut self, index: u32, reason: &Reason, out: &mut Outbox) {
+        let Some(file) = self.remove(index, out) else { return };
+        let path = &file.found.entry.announced;
+        if self.has_permit(&file) || reason.code == ErrorCode::UnknownTransfer {
+            out.in_doubt(path, reason);
+        } else {
+            out.left_out(path, reason, false);
+        }
     }
 
     fn handle_ready(&mut self, batch: u64, items: Vec<RootItem>, out: &mut Outbox) {
@@ -533,20 +539,31 @@ impl Sender {
         self.found.push_front(Found { entry: file.found.entry, round, mismatched });
     }
 
+    /// A permit was issued for the file, now or in an earlier run, and no last word has come.
+    fn has_permit(&self, file: &Outgoing) -> bool {
+        file.state == State::Permitted || self.permitted.contains(&file.id)
+    }
+
     /// The last word about a file is here.
     fn take(&mut self, index: u32, out: &mut Outbox) -> Option<Outgoing> {
+        let file = self.remove(index, out)?;
+        if self.permitted.remove(&file.id) || file.state == State::Permitted {
+            self.settled.push(file.id);
+            if self.settled.len() >= FILES_OPEN_MAX {
+                out.ask(Purpose::Ignored, LocalWork::RecordSettled(std::mem::take(&mut self.settled)));
+            }
+        }
+        Some(file)
+    }
+
+    /// Nothing more is said about a file.
+    fn remove(&mut self, index: u32, out: &mut Outbox) -> Option<Outgoing> {
         let file = self.files.remove(&index)?;
         if matches!(file.state, State::Asked | State::Hashing | State::Sending) {
             self.large -= 1;
         }
         if file.large {
             out.ask(Purpose::Ignored, LocalWork::CloseFile(index));
-        }
-        if self.permitted.remove(&file.id) || file.state == State::Permitted {
-            self.settled.push(file.id);
-            if self.settled.len() >= FILES_OPEN_MAX {
-                out.ask(Purpose::Ignored, LocalWork::RecordSettled(std::mem::take(&mut self.settled)));
-            }
         }
         Some(file)
     }

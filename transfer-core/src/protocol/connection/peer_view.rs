@@ -8,10 +8,10 @@ use storage_mapping::{Buffer, Instant};
 use volume::BLOCK_BYTES;
 use volume::header::RecordType;
 
-use super::command::open_command;
+use super::command::{Announced, judge_command, open_command};
 use super::{Connection, ConnectionIo, Phase, Shared, Silence};
 use crate::format::map::{TableMap, address};
-use crate::format::process_id_table::{CloseReason, EntryState, ProcessFlags, ProcessIdEntry, Role};
+use crate::format::process_id_table::{CloseReason, EntryState, ProcessIdEntry, Role};
 use crate::format::process_segment_pointer_table::PointerTable;
 use crate::protocol::endpoint::Event;
 use crate::protocol::pair::PairRead;
@@ -163,15 +163,12 @@ impl Connection {
         if entry.state == EntryState::Closed {
             return self.end(shared, peer_reason(entry.pro_con_rc));
         }
+        match judge_command(entry, self.command_taken) {
+            Announced::Next => {}
+            Announced::Same => return,
+            Announced::Wrong => return self.end(shared, CloseReason::ProtocolViolated),
+        }
         let command = &entry.pro_dtd;
-        if !entry.pro_flag_process.contains(ProcessFlags::COMMAND)
-            || command.command_number <= self.command_taken
-        {
-            return;
-        }
-        if command.command_number != self.command_taken + 1 {
-            return self.end(shared, CloseReason::ProtocolViolated);
-        }
         let direction = self.direction().1;
         let opened = open_command(
             &streams.peer,
