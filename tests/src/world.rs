@@ -506,8 +506,9 @@ impl World {
 
     fn crash(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
-        if lane.life.take().is_none() {
-            return;
+        let Some(life) = lane.life.take() else { return };
+        if let Some(job) = life.job {
+            self.delivery.requester_gone(job, self.were_files_troubled || self.was_set_back);
         }
         lane.paused_until = Instant::ZERO;
         self.faults.count(Fault::Crash);

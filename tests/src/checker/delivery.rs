@@ -116,18 +116,25 @@ impl Delivery {
         self.repeatable.insert(job);
     }
 
+    /// The process that ran a job is gone. If the job was over and nobody was told, running it again is
+    /// another job: with all files there, or with some that `may_fail`.
+    pub fn requester_gone(&mut self, job: usize, may_fail: bool) {
+        let mut files = self.jobs[job].files.iter();
+        if may_fail || files.all(|file| self.published.contains_key(&(job, file.path.clone()))) {
+            self.repeatable.insert(job);
+        }
+    }
+
     /// A host has lost its power: what nobody was told of may be gone, and all else must be whole.
     ///
     /// # Errors
     /// The first thing that is not as it must be.
     pub fn power_lost(&mut self, at: Instant, host: usize) -> Result<(), Violation> {
         for job in 0..self.jobs.len() {
-            let expected = &self.jobs[job];
-            let is_done =
-                expected.files.iter().all(|file| self.published.contains_key(&(job, file.path.clone())));
-            if expected.requester == host && is_done {
-                self.repeatable.insert(job);
+            if self.jobs[job].requester == host {
+                self.requester_gone(job, false);
             }
+            let expected = &self.jobs[job];
             if expected.host != host {
                 continue;
             }
