@@ -319,7 +319,7 @@ mod tests {
     fn scanning(now: Instant) -> BellWatcher {
         let mut bell = BellWatcher::new(now, PERIOD, BELL_WARM);
         assert!(bell.poll_bell(now));
-        bell.handle_bell(now, Some([0; 32]));
+        bell.handle_bell(now, Some(&[0; 32]));
         assert!(bell.poll_scan(now));
         bell
     }
@@ -329,7 +329,7 @@ mod tests {
         for unreadable in [false, true] {
             let now = Instant(1_000_000_000);
             let mut bell = scanning(now);
-            bell.handle_bell(now, Some([1; 32]));
+            bell.handle_bell(now, Some(&[1; 32]));
             assert!(!bell.poll_scan(now), "one scan at a time");
             bell.handle_scanned(now, unreadable);
             assert!(bell.poll_scan(now), "the beacon may have been read before the ring");
@@ -344,11 +344,11 @@ mod tests {
         let mut now = Instant(1_000_000_000);
         let mut bell = scanning(now);
         for ring in 1..=SCAN_BURST {
-            bell.handle_bell(now, Some([ring.to_le_bytes()[0]; 32]));
+            bell.handle_bell(now, Some(&[ring.to_le_bytes()[0]; 32]));
         }
         bell.handle_scanned(now, false);
         assert!(bell.poll_scan(now));
-        bell.handle_bell(now, Some([100; 32]));
+        bell.handle_bell(now, Some(&[100; 32]));
         bell.handle_scanned(now, false);
         assert!(!bell.poll_scan(now), "every token is used");
         now = now + SCAN_REFILL;
@@ -359,7 +359,7 @@ mod tests {
     fn a_bell_that_rests_causes_no_scan() {
         let now = Instant(1_000_000_000);
         let mut bell = scanning(now);
-        bell.handle_bell(now, Some([0; 32]));
+        bell.handle_bell(now, Some(&[0; 32]));
         bell.handle_scanned(now, false);
         assert!(!bell.poll_scan(now));
         assert!(bell.poll_scan(now + PERIOD));
