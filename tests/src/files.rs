@@ -84,6 +84,9 @@ impl Files {
             host.settle();
             host.ignore_syncs(plan.ignored_syncs);
         }
+        if let Some(script) = plan.file_script {
+            files.host(script.host).follow(script);
+        }
         Ok((files, jobs))
     }
 

@@ -24,6 +24,7 @@ use crate::fault::{Fault, FaultCounters};
 use crate::files::Files;
 use crate::lane::{CLOSE_MAX, FAREWELL_MAX, Lane, Life, START_MAX, Stage};
 use crate::plan::Plan;
+use crate::script::{Order, ScriptLog, Scripted};
 use crate::site::{Site, SiteError};
 use crate::trace::Trace;
 
@@ -45,6 +46,7 @@ enum Happening {
     LoseBell,
     PauseProcess,
     GoOnFromSnapshot { lane: usize },
+    KillByScript { lane: usize, life: u64 },
     Persisted { lane: usize, life: u64, state: LocalState },
     Start { lane: usize },
     StopFaults,
@@ -74,6 +76,10 @@ pub struct Report {
     pub attempts: u64,
     /// From the last fault (or the last job's start) to the last job's end.
     pub recovery: Duration,
+    /// What a script counted.
+    pub script: Option<ScriptLog>,
+    /// Syncs and writes of the host whose files had a script.
+    pub file_operations: (u64, u64),
     /// The promise that was broken.
     pub violation: Option<Violation>,
 }
@@ -135,7 +141,7 @@ impl World {
             faults_end: BEGIN + plan.fault_time,
             are_faults_over: false,
             was_set_back: false,
-            were_files_troubled: false,
+            were_files_troubled: plan.file_script.is_some(),
             old_bells: BTreeMap::new(),
             plan,
         };
@@ -163,6 +169,11 @@ impl World {
             delivered_bytes: self.delivery.delivered_bytes,
             attempts: self.attempts,
             recovery: self.now.since(self.faults_end),
+            script: self.site.script.as_ref().map(Scripted::log),
+            file_operations: self
+                .plan
+                .file_script
+                .map_or((0, 0), |script| self.files.host(script.host).operations()),
             violation,
         }
     }
@@ -272,6 +283,12 @@ impl World {
         let now = self.now;
         match happening {
             Happening::Start { lane } => return self.start(lane),
+            Happening::KillByScript { lane, life } => {
+                if self.lanes[lane].lives == life {
+                    self.crash(lane);
+                }
+                return self.delivery.check(now);
+            }
             Happening::StopFaults => self.stop_faults(),
             Happening::Persisted { lane, life, state } => self.persisted(lane, life, state),
             _ if self.are_faults_over => {}
@@ -543,11 +560,16 @@ impl World {
                 return self.crash_host(host);
             }
             Err(_) if self.were_files_troubled => {
+                self.files.host(lane.host).lift_limit();
                 self.start_later(index, Duration::from_secs(10));
                 return Ok(());
             }
             Err(error) => return Err(Violation::Scratch(error.to_string())),
         };
+        if let Some(script) = self.plan.file_script.filter(|_| self.attempts > 0) {
+            // Somebody has made room.
+            self.files.host(script.host).lift_limit();
+        }
         let lane = &mut self.lanes[index];
         lane.lives += 1;
         let Some(process) = self.site.start(&self.plan, lane, &mut self.chance, now) else {
@@ -582,10 +604,16 @@ impl World {
         let now = self.now;
         let Some(mut life) = self.lanes[index].life.take() else { return Ok(()) };
         let published = life.process.turn(now);
+        if self.obey_script(index) {
+            return self.killed_by_script(index, life);
+        }
         while let Some(event) = life.process.poll_event() {
             self.handle(index, &mut life, event)?;
         }
         life.process.finish_turn(now);
+        if self.obey_script(index) {
+            return self.killed_by_script(index, life);
+        }
         if published {
             self.delivery.check(now)?;
         }
@@ -605,6 +633,9 @@ impl World {
         }
         if life.stage == Stage::Gone {
             self.trace.line(now, &life.process.name, "is gone");
+            if let Some(script) = self.site.script.as_ref().filter(|_| life.serving.is_none()) {
+                script.note(|log| log.gone.push(now));
+            }
             drop(life);
             if self.lanes[index].comes_back() {
                 self.start_later(index, Duration::from_secs(5));
@@ -615,6 +646,26 @@ impl World {
         Ok(())
     }
 
+    /// What the script orders for the process whose turn it is; `true` if that is dead now.
+    fn obey_script(&mut self, index: usize) -> bool {
+        match self.site.script.as_ref().and_then(Scripted::take_order) {
+            Some(Order::Kill(at)) if at > self.now => {
+                let life = self.lanes[index].lives;
+                self.later(at, Happening::KillByScript { lane: index, life });
+            }
+            Some(Order::Kill(_)) => return true,
+            Some(Order::Pause(length)) => self.lanes[index].paused_until = self.now + length,
+            None => {}
+        }
+        false
+    }
+
+    fn killed_by_script(&mut self, index: usize, life: Life) -> Result<(), Violation> {
+        self.lanes[index].life = Some(life);
+        self.crash(index);
+        self.delivery.check(self.now)
+    }
+
     fn handle(&mut self, index: usize, life: &mut Life, event: NodeEvent) -> Result<(), Violation> {
         let now = self.now;
         match event {
@@ -623,7 +674,14 @@ impl World {
                 let number = self.lanes[index].lives;
                 self.later(now + pause, Happening::Persisted { lane: index, life: number, state });
             }
-            NodeEvent::Started => self.started(life),
+            NodeEvent::Started => {
+                let lane = &self.lanes[index];
+                let is_of = |script: &&Scripted| script.is_of(lane.host, lane.record.lane);
+                if let Some(script) = self.site.script.as_ref().filter(is_of) {
+                    script.note(|log| log.started.push(now));
+                }
+                self.started(life);
+            }
             NodeEvent::Stopped(failure) => {
                 self.trace.line(now, &life.process.name, &format!("stopped: {failure:?}"));
                 life.stage = Stage::Gone;
@@ -634,6 +692,9 @@ impl World {
                     self.attach_store(life, connection, segment_bytes);
                 } else if life.job.is_some() {
                     life.stage = Stage::Working(connection);
+                    if self.jobs_left < self.plan.jobs.len() {
+                        self.site.disks.iter().for_each(|disk| disk.land_kept(now));
+                    }
                 }
             }
             NodeEvent::Closed { connection, reason } => {
@@ -713,6 +774,9 @@ impl World {
                 self.delivery.check_done(now, job)?;
                 self.lanes[index].jobs.pop_front();
                 self.jobs_left -= 1;
+                if let Some(script) = &self.site.script {
+                    script.note(|log| log.done.push(now));
+                }
                 Ok(())
             }
             Verdict::InDoubt | Verdict::Retry => self.delivery.check(now),
