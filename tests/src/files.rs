@@ -188,6 +188,14 @@ impl Files {
         Ok(Arc::new(ServingFiles::new_on(files, vec![export], Path::new("/state/serve"))?))
     }
 
+    /// Whether a host's commands remember any job.
+    #[must_use]
+    pub fn has_record(&self, host: usize) -> bool {
+        let mut found = Vec::new();
+        let looked = self.host(host).collect(Path::new("/state/command/jobs"), "", &mut found);
+        looked.is_ok() && !found.is_empty()
+    }
+
     /// The user's files of a host, for one run of a command.
     #[must_use]
     pub fn command(&self, host: usize, pool: &BufferPool, segment_bytes: usize) -> LocalFiles {

@@ -511,10 +511,12 @@ impl World {
 
     fn crash(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
-        if lane.life.take().is_none() {
-            return;
-        }
+        let Some(life) = lane.life.take() else { return };
         lane.paused_until = Instant::ZERO;
+        if let Some(job) = life.job.filter(|_| !self.files.has_record(lane.host)) {
+            self.delivery.forgotten(job);
+        }
+        drop(life);
         self.faults.count(Fault::Crash);
         let name = self.lanes[index].name();
         self.trace.line(self.now, "world", &format!("{name} is killed"));

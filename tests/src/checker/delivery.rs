@@ -116,6 +116,15 @@ impl Delivery {
         self.repeatable.insert(job);
     }
 
+    /// A command was killed when it had forgotten its job and could perhaps not say so: if all is there,
+    /// the next run is another job with the same files.
+    pub fn forgotten(&mut self, job: usize) {
+        let files = &self.jobs[job].files;
+        if files.iter().all(|file| self.published.contains_key(&(job, file.path.clone()))) {
+            self.repeatable.insert(job);
+        }
+    }
+
     /// A host has lost its power: what nobody was told of may be gone, and all else must be whole.
     ///
     /// # Errors
