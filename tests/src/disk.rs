@@ -38,6 +38,7 @@ use crate::chance::Chance;
 use crate::checker::ownership::Monitor;
 use crate::fault::{Fault, FaultCounters};
 use crate::plan::DiskFaults;
+use crate::script::{Met, Scripted, ScriptedFault};
 use crate::trace::Trace;
 
 /// Unit in which a torn write ends, and logical block of the disks.
@@ -160,6 +161,16 @@ impl SharedDisk {
         self.lock().restore_guarded();
     }
 
+    /// From now on blocks keep their content of before, for a stale read that somebody else chooses.
+    pub fn keep_before(&self) {
+        self.lock().keep_before();
+    }
+
+    /// The write that was kept back lands, if there is one.
+    pub fn land_kept(&self, now: Instant) {
+        self.lock().land_kept(now);
+    }
+
     /// What stands in a block now.
     ///
     /// # Panics
@@ -185,7 +196,8 @@ impl SharedDisk {
     #[must_use]
     pub fn device(&self, path: &PathControl, monitor: Monitor, chance: Chance, trace: Trace) -> DiskDevice {
         let disk = self.clone();
-        DiskDevice { disk, path: path.clone(), monitor, chance, trace, flying: BTreeMap::new(), next: 0 }
+        let (path, flying) = (path.clone(), BTreeMap::new());
+        DiskDevice { disk, path, monitor, chance, trace, flying, next: 0, script: None }
     }
 }
 
@@ -214,6 +226,7 @@ pub struct DiskDevice {
     trace: Trace,
     flying: BTreeMap<(Instant, u64), Flying>,
     next: u64,
+    script: Option<Scripted>,
 }
 
 /// When a request takes effect and when it completes.
@@ -223,6 +236,11 @@ struct Times {
 }
 
 impl DiskDevice {
+    /// Its requests are counted, and one of them may meet a fault.
+    pub(crate) fn with_script(self, script: Option<Scripted>) -> Self {
+        Self { script, ..self }
+    }
+
     fn times(&mut self, medium: &mut Medium, path: PathState, now: Instant) -> Times {
         if path.calm {
             return Times { effect: now, done: now };
@@ -361,6 +379,92 @@ impl DiskDevice {
     }
 }
 
+/// Requests that meet the fault of a script.
+impl DiskDevice {
+    /// What the script says about the next request.
+    fn meet(&self, now: Instant, path: PathState, operation: &Operation) -> Met {
+        let Some(script) = self.script.as_ref().filter(|_| !path.calm) else { return Met::Nothing };
+        match operation {
+            Operation::Read { buffer, .. } => script.meet(now, false, buffer.len()),
+            Operation::Write { data, .. } => script.meet(now, true, data.len()),
+            Operation::Flush => Met::Nothing,
+        }
+    }
+
+    /// What a fault does to the times of its request.
+    fn delay(&self, fault: ScriptedFault, times: &mut Times) {
+        let longer = match fault {
+            ScriptedFault::HangShort => Duration::from_secs(10),
+            ScriptedFault::HangLong => Duration::from_secs(130),
+            _ => Duration::ZERO,
+        };
+        times.effect = times.effect + longer;
+        times.done = times.done + longer;
+        if let (ScriptedFault::KilledAfter, Some(script)) = (fault, &self.script) {
+            script.kill_at(times.effect);
+        }
+    }
+
+    /// The place behind `length` bytes at `start`, or before them at the end of the disk.
+    fn beside(&self, start: usize, length: usize) -> usize {
+        let is_room = start + 2 * length <= self.disk.blocks * BLOCK_BYTES;
+        if is_room { start + length } else { start - length }
+    }
+
+    fn write_scripted(
+        &self,
+        medium: &mut Medium,
+        now: Instant,
+        fault: ScriptedFault,
+        (start, data): (usize, &SharedBuffer),
+        times: &Times,
+    ) -> bool {
+        self.monitor.check(now, self.disk.number, start, data);
+        self.report(now, fault.name(), start);
+        let whole =
+            || Landing { start, data: data.clone(), length: data.len(), sum: sum(data), submitted: now };
+        let mut landing = whole();
+        match fault {
+            ScriptedFault::Error | ScriptedFault::Lost => landing.length = 0,
+            ScriptedFault::ErrorPartLanded => landing.length = data.len() / SECTOR_BYTES / 2 * SECTOR_BYTES,
+            ScriptedFault::TornInBlock => {
+                landing.length =
+                    (data.len() / BLOCK_BYTES).saturating_sub(1) / 2 * BLOCK_BYTES + SECTOR_BYTES;
+            }
+            ScriptedFault::TornAtBlock => landing.length = data.len() / BLOCK_BYTES / 2 * BLOCK_BYTES,
+            ScriptedFault::LateSoon => medium.land_at(times.done + Duration::from_millis(20), whole()),
+            ScriptedFault::Late => medium.land_at(times.done + Duration::from_secs(30), whole()),
+            ScriptedFault::LateAfterClose => medium.keep(whole()),
+            ScriptedFault::MisdirectedWrite => landing.start = self.beside(start, data.len()),
+            _ => {}
+        }
+        if landing.length > 0 {
+            medium.land_at(times.effect, landing);
+        }
+        matches!(fault, ScriptedFault::Error | ScriptedFault::ErrorAllLanded | ScriptedFault::ErrorPartLanded)
+    }
+
+    fn read_scripted(
+        &self,
+        medium: &mut Medium,
+        now: Instant,
+        fault: ScriptedFault,
+        (start, buffer): (usize, Buffer),
+        times: &Times,
+    ) -> (u64, bool) {
+        self.report(now, fault.name(), start);
+        let nth = self.script.as_ref().map_or(0, Scripted::nth);
+        let look = match fault {
+            ScriptedFault::Stale => LookFault::Stale,
+            // Somewhere else in the block each time.
+            ScriptedFault::Flipped => LookFault::Flip(nth * 4099),
+            ScriptedFault::MisdirectedRead => LookFault::Elsewhere(self.beside(start, buffer.len())),
+            _ => LookFault::None,
+        };
+        (medium.look_at(times.effect, start, look, buffer), fault == ScriptedFault::Error)
+    }
+}
+
 impl BlockDevice for DiskDevice {
     fn geometry(&self) -> Geometry {
         let bytes = self.disk.blocks * BLOCK_BYTES;
@@ -391,15 +495,30 @@ impl BlockDevice for DiskDevice {
             let mut medium = disk.lock();
             medium.advance(now);
             let path = *self.path.lock();
-            let times = self.times(&mut medium, path, now);
+            let met = self.meet(now, path, &request.operation);
+            if met == Met::Dead {
+                return Ok(());
+            }
+            let mut times = self.times(&mut medium, path, now);
+            if let Met::Fault(fault) = met {
+                self.delay(fault, &mut times);
+            }
             let byte = |lba: storage_mapping::Lba| usize::try_from(lba.0).expect("checked") * SECTOR_BYTES;
             let (kind, failed) = match request.operation {
                 Operation::Read { lba, buffer } => {
-                    let (look, failed) = self.read(&mut medium, now, path, byte(lba), buffer, &times);
+                    let place = (byte(lba), buffer);
+                    let (look, failed) = match met {
+                        Met::Fault(fault) => self.read_scripted(&mut medium, now, fault, place, &times),
+                        _ => self.read(&mut medium, now, path, place.0, place.1, &times),
+                    };
                     (FlyingKind::Read { look }, failed)
                 }
                 Operation::Write { lba, data, .. } => {
-                    let failed = self.write(&mut medium, now, path, byte(lba), &data, &times);
+                    let place = (byte(lba), &data);
+                    let failed = match met {
+                        Met::Fault(fault) => self.write_scripted(&mut medium, now, fault, place, &times),
+                        _ => self.write(&mut medium, now, path, place.0, place.1, &times),
+                    };
                     (FlyingKind::Write(data), failed)
                 }
                 Operation::Flush => (FlyingKind::Flush, false),

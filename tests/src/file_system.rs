@@ -38,6 +38,7 @@ use transfer_core::file_system::{
 };
 
 use crate::chance::Chance;
+use crate::script::{FileFault, FileScript};
 use content::Content;
 use state::{Body, Folder, ROOT, State};
 
@@ -132,6 +133,23 @@ impl SimulatedFiles {
     /// The next `count` syncs fail with EIO.
     pub fn fail_syncs(&self, count: u32) {
         lock(&self.state).failing_syncs = count;
+    }
+
+    /// From now on operations are counted, and one of them meets a fault.
+    pub fn follow(&self, script: FileScript) {
+        let mut state = lock(&self.state);
+        (state.syncs, state.writes) = (0, 0);
+        match script.kind {
+            FileFault::SyncFails => state.failing_sync = Some(script.nth),
+            FileFault::SpaceEnds => state.last_write = Some(script.nth),
+        }
+    }
+
+    /// Syncs and writes so far.
+    #[must_use]
+    pub fn operations(&self) -> (u64, u64) {
+        let state = lock(&self.state);
+        (state.syncs, state.writes)
     }
 
     /// Syncs of one kind do nothing from now on, nor does syncfs.
@@ -455,6 +473,7 @@ impl FileHandle for SimulatedHandle {
         if !self.writes {
             return Err(Errno::BADF);
         }
+        state.count_write();
         let length = state.content(self.inode)?.len() as u64;
         let grown = (offset + bytes.len() as u64).saturating_sub(length);
         let missing = grown - state.room(grown)?;
@@ -482,6 +501,7 @@ impl FileHandle for SimulatedHandle {
         if !self.writes {
             return Err(Errno::BADF);
         }
+        state.count_write();
         let wanted = length.saturating_sub(state.content(self.inode)?.len() as u64);
         match (state.room(wanted)?, state.space) {
             (room, Some((_, errno))) if room < wanted => Err(errno),

@@ -87,6 +87,9 @@ impl Files {
             host.settle();
             host.ignore_syncs(plan.ignored_syncs);
         }
+        if let Some(script) = plan.file_script {
+            files.host(script.host).follow(script);
+        }
         Ok((files, jobs))
     }
 
@@ -191,6 +194,14 @@ impl Files {
         let export = Export::open_on(files, EXPORT, Path::new("/exports"), true)?;
         let files = Arc::new(files.clone());
         Ok(Arc::new(ServingFiles::new_on(files, vec![export], Path::new("/state/serve"))?))
+    }
+
+    /// Whether a host's commands remember any job.
+    #[must_use]
+    pub fn has_record(&self, host: usize) -> bool {
+        let mut found = Vec::new();
+        let looked = self.host(host).collect(Path::new("/state/command/jobs"), "", &mut found);
+        looked.is_ok() && !found.is_empty()
     }
 
     /// The user's files of a host, for one run of a command.

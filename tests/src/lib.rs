@@ -5,6 +5,7 @@
 //! * [`plan`], [`fault`]: what one seed does, and what can go wrong;
 //! * [`world`]: the loop and what happens to hosts from outside;
 //! * [`lane`], [`host`], [`snapshot`]: a process of a host, what remains of it, and how it was before;
+//! * [`script`]: one fault at one chosen request;
 //! * [`site`], [`disk`]: the volume, and disks that misbehave; [`stand_in`]: cheap keys;
 //! * [`damage`]: what is written past every rule;
 //! * [`file_system`]: files that forget what was not synced;
@@ -29,6 +30,7 @@ pub mod lane;
 pub mod models;
 pub mod plan;
 pub mod runner;
+pub mod script;
 pub mod site;
 pub mod snapshot;
 pub mod stand_in;

@@ -10,6 +10,7 @@ use transfer_core::protocol::discovery::BELL_WARM;
 
 use crate::chance::Chance;
 use crate::file_system::IgnoredSync;
+use crate::script::{FileScript, Script};
 
 /// A state of the swarm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -168,6 +169,10 @@ pub struct Plan {
     pub power_losses: bool,
     /// Syncs that all hosts ignore: for runs that must be found out.
     pub ignored_syncs: Option<IgnoredSync>,
+    /// A fault at one chosen request; none in a swarm.
+    pub script: Option<Script>,
+    /// A fault at one chosen operation on files; none in a swarm.
+    pub file_script: Option<FileScript>,
     /// The jobs.
     pub jobs: Vec<JobPlan>,
 }
@@ -224,6 +229,8 @@ impl Plan {
             host_faults,
             power_losses: true,
             ignored_syncs: None,
+            script: None,
+            file_script: None,
             jobs: (0..jobs).map(|_| small_job(&mut chance, hosts, command_lanes)).collect(),
         }
     }
@@ -269,6 +276,8 @@ impl Plan {
             host_faults,
             power_losses: false,
             ignored_syncs: None,
+            script: None,
+            file_script: None,
             jobs,
         }
     }
@@ -286,6 +295,34 @@ impl Plan {
         plan.fault_time = Duration::from_secs(chance.range(5, 60));
         let latency = plan.faults.latency_low;
         plan.faults.latency_high = plan.faults.latency_high.min(2 * latency);
+        plan
+    }
+
+    /// Two hosts and disks that are well, for a fault that somebody else chooses: a job of three files, and
+    /// one more file in the next process of the same lane.
+    #[must_use]
+    pub fn of_three_files(is_pull: bool, paths: usize) -> Self {
+        let job = |sizes: Vec<u64>| JobPlan {
+            requester: 0,
+            responder: 1,
+            lane: 1,
+            pull: is_pull,
+            recursive: false,
+            sizes,
+            start: Duration::from_millis(1100),
+        };
+        let jobs = vec![job(vec![0, 3000, 5 * (16 << 10) + 77]), job(vec![20_000])];
+        let mut plan = Self::of_seed(Edition::Third, 1);
+        plan.faults = DiskFaults {
+            latency_low: Duration::from_micros(400),
+            latency_high: Duration::from_micros(800),
+            may_overtake: true,
+            ..plan.faults.stopped()
+        };
+        (plan.hosts, plan.command_lanes, plan.paths, plan.secondaries) = (2, 1, paths, 1);
+        (plan.segments_per_lane, plan.window, plan.bell_pause) = (8, 8, Duration::from_millis(500));
+        (plan.real_keys, plan.power_losses, plan.fault_time) = (false, false, Duration::ZERO);
+        (plan.host_faults, plan.jobs) = (HostFaults::default(), jobs);
         plan
     }
 

@@ -30,6 +30,7 @@ use crate::files::host_name;
 use crate::host::Process;
 use crate::lane::Lane;
 use crate::plan::Plan;
+use crate::script::Scripted;
 use crate::snapshot::{HostRandom, Snapshot, Twin};
 use crate::stand_in;
 use crate::trace::Trace;
@@ -64,6 +65,8 @@ pub struct Site {
     pub paths: Vec<Vec<Vec<PathControl>>>,
     /// What lies where.
     pub layout: Arc<Layout>,
+    /// The fault at a chosen request.
+    pub(crate) script: Option<Scripted>,
     peers: Vec<AllowedPeer>,
     curve: Curve,
     /// Nothing is spared that a program does.
@@ -119,6 +122,9 @@ impl Site {
             let disk = SharedDisk::new(number, *blocks, plan.faults.clone());
             disk.set_image(image);
             disk.guard(guarded(number));
+            if plan.script.is_some() {
+                disk.keep_before();
+            }
             disk
         };
         let disks: Vec<_> = (0..).zip(&created.blocks).zip(&created.images).map(disk).collect();
@@ -136,6 +142,7 @@ impl Site {
             disks,
             paths,
             nonces: Nonces::new(Arc::clone(&created.layout)),
+            script: plan.script.map(Scripted::new),
             layout: created.layout,
             peers: peers.collect(),
             curve,
@@ -192,13 +199,18 @@ impl Site {
     fn volume(&mut self, lane: &Lane, chance: &mut Chance, now: Instant) -> Option<(Volume, Rows)> {
         let owned = owned_ranges(&self.layout, &lane.record);
         let monitor = Monitor::new(&lane.name(), owned.clone(), Some(self.nonces.clone()));
+        let is_of_lane = |script: &&Scripted| script.is_of(lane.host, lane.record.lane);
+        let script = self.script.as_ref().filter(is_of_lane).cloned();
+        if let Some(script) = &script {
+            script.begin_life(lane.lives);
+        }
         let paths = &self.paths[lane.host];
         let devices = self.disks.iter().zip(paths).map(|(disk, paths)| {
             let mut opened: Vec<_> = paths
                 .iter()
                 .map(|path| {
                     let device = disk.device(path, monitor.clone(), chance.fork(), self.trace.clone());
-                    Box::new(device) as Box<dyn BlockDevice>
+                    Box::new(device.with_script(script.clone())) as Box<dyn BlockDevice>
                 })
                 .collect();
             if opened.len() == 1 {

@@ -5,6 +5,8 @@
 //! everything must come to its end. Not here: how a process runs (`host`), what goes wrong with single
 //! requests (`disk`).
 
+mod happenings;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +20,12 @@ use transfer_core::transfer::{LocalFiles, Outcome, SessionEvent, Verdict};
 use crate::chance::Chance;
 use crate::checker::delivery::Delivery;
 use crate::checker::{Violation, liveness};
-use crate::damage;
 use crate::disk::{Block, SharedDisk};
 use crate::fault::{Fault, FaultCounters};
 use crate::files::Files;
 use crate::lane::{CLOSE_MAX, FAREWELL_MAX, Lane, Life, START_MAX, Stage};
 use crate::plan::Plan;
+use crate::script::{Order, ScriptLog, Scripted};
 use crate::site::{Site, SiteError};
 use crate::trace::Trace;
 
@@ -46,6 +48,7 @@ enum Happening {
     LoseBell,
     PauseProcess,
     GoOnFromSnapshot { lane: usize },
+    KillByScript { lane: usize, life: u64 },
     Persisted { lane: usize, life: u64, state: LocalState },
     Start { lane: usize },
     StopFaults,
@@ -75,6 +78,10 @@ pub struct Report {
     pub attempts: u64,
     /// From the last fault (or the last job's start) to the last job's end.
     pub recovery: Duration,
+    /// What a script counted.
+    pub script: Option<ScriptLog>,
+    /// Syncs and writes of the host whose files had a script.
+    pub file_operations: (u64, u64),
     /// The promise that was broken.
     pub violation: Option<Violation>,
 }
@@ -136,7 +143,7 @@ impl World {
             faults_end: BEGIN + plan.fault_time,
             are_faults_over: false,
             was_set_back: false,
-            were_files_troubled: false,
+            were_files_troubled: plan.file_script.is_some(),
             old_bells: BTreeMap::new(),
             plan,
         };
@@ -164,6 +171,11 @@ impl World {
             delivered_bytes: self.delivery.delivered_bytes,
             attempts: self.attempts,
             recovery: self.now.since(self.faults_end),
+            script: self.site.script.as_ref().map(Scripted::log),
+            file_operations: self
+                .plan
+                .file_script
+                .map_or((0, 0), |script| self.files.host(script.host).operations()),
             violation,
         }
     }
@@ -274,6 +286,12 @@ impl World {
         let now = self.now;
         match happening {
             Happening::Start { lane } => return self.start(lane),
+            Happening::KillByScript { lane, life } => {
+                if self.lanes[lane].lives == life {
+                    self.crash(lane);
+                }
+                return self.delivery.check(now);
+            }
             Happening::StopFaults => self.stop_faults(),
             Happening::Persisted { lane, life, state } => self.persisted(lane, life, state),
             _ if self.are_faults_over => {}
@@ -341,128 +359,6 @@ impl World {
         Ok(())
     }
 
-    /// A host's own file system has a fault.
-    fn trouble_files(&mut self, happening: Happening) {
-        let now = self.now;
-        self.were_files_troubled = true;
-        match happening {
-            Happening::FailSync => {
-                let (host, count) = (self.chance.index(self.plan.hosts), self.chance.range(1, 3));
-                self.faults.count(Fault::SyncError);
-                self.trace.line(now, "world", &format!("the next {count} syncs of host{host} fail"));
-                self.files.host(host).fail_syncs(u32::try_from(count).expect("at most 3"));
-            }
-            Happening::FillDisk => {
-                let host = self.chance.index(self.plan.hosts);
-                let (room, is_quota) = (self.chance.below(64 << 10), self.chance.below(3) == 0);
-                self.faults.count(Fault::DiskFull);
-                self.trace.line(now, "world", &format!("host{host} has room for {room} bytes"));
-                self.files.host(host).limit_space(room, is_quota);
-                let length = self.chance.duration(Duration::from_millis(10), Duration::from_secs(60));
-                self.later(now + length, Happening::EmptyDisk { host });
-            }
-            Happening::EmptyDisk { host } => {
-                self.trace.line(now, "world", &format!("host{host} has room again"));
-                self.files.host(host).lift_limit();
-            }
-            _ => {}
-        }
-    }
-
-    fn take_snapshot(&mut self) {
-        let index = self.chance.index(self.lanes.len());
-        let lane = &mut self.lanes[index];
-        let Some(life) = lane.life.as_mut().filter(|life| life.stage == Stage::Serving) else { return };
-        if life.process.has_local_work() {
-            return self.later(self.now + Duration::from_millis(1), Happening::TakeSnapshot);
-        }
-        let Some(snapshot) = life.process.take_snapshot(lane.local.clone()) else { return };
-        lane.snapshot = Some(snapshot);
-        let name = lane.name();
-        self.trace.line(self.now, "world", &format!("a snapshot of {name} is taken"));
-        let pause = self.chance.duration(Duration::from_millis(1), Duration::from_secs(90));
-        let at = (self.now + pause).min(self.faults_end);
-        self.later(at, Happening::GoOnFromSnapshot { lane: index });
-    }
-
-    /// A host goes on from an older state, in its own place or as a second instance.
-    fn go_on_from_snapshot(&mut self, index: usize) {
-        let now = self.now;
-        let Some(snapshot) = self.lanes[index].snapshot.take() else { return };
-        let beside = self.chance.below(2) == 0;
-        let (local, connections) = (snapshot.local.clone(), snapshot.connections.clone());
-        let lane = if beside {
-            Lane::clone_of(&self.lanes[index])
-        } else {
-            Lane::new(0, self.lanes[index].record.clone())
-        };
-        let lane = Lane { host: self.lanes[index].host, ..lane };
-        let Some(process) = self.site.resume(&lane, snapshot, &mut self.chance, now) else { return };
-        let name = lane.name();
-        // A second instance has no files: what it takes on stands still until it is switched off.
-        let mut life = Life { process, stage: Stage::Serving, serving: None, job: None };
-        self.was_set_back = true;
-        if beside {
-            self.faults.count(Fault::ClonedHost);
-            self.trace.line(now, "world", &format!("{name}, a second instance, goes on from the snapshot"));
-            self.lanes.push(Lane { local, life: Some(life), ..lane });
-        } else {
-            self.faults.count(Fault::RevertedHost);
-            self.trace.line(now, "world", &format!("{name} is set back to the snapshot"));
-            let lane = &mut self.lanes[index];
-            lane.life = None;
-            match self.files.serving(lane.host) {
-                Ok(serving) => life.serving = Some(serving),
-                // Its file system fails at this very moment: so does the process.
-                Err(_) => return self.start_later(index, Duration::from_secs(5)),
-            }
-            for connection in connections {
-                self.attach_store(&mut life, connection, self.plan.segment_bytes as usize);
-            }
-            let lane = &mut self.lanes[index];
-            lane.lives += 1;
-            lane.paused_until = Instant::ZERO;
-            lane.local = local;
-            lane.life = Some(life);
-        }
-    }
-
-    /// Overwrites something on the volume past every rule.
-    fn damage(&mut self, happening: Happening) {
-        let now = self.now;
-        match happening {
-            Happening::FloodBell => {
-                let lane = self.any_lane();
-                self.faults.count(Fault::BellFlood);
-                let length = self.chance.duration(Duration::from_millis(10), Duration::from_secs(30));
-                self.trace.line(now, "world", &format!("the bell of lane {lane} is flooded for {length:?}"));
-                self.later(now, Happening::FloodBellMore { lane, until: now + length });
-            }
-            Happening::FloodBellMore { lane, until } => {
-                damage::flood_bell(&self.site, &mut self.chance, lane, now);
-                let pause = self.chance.duration(Duration::from_millis(1), Duration::from_millis(100));
-                if now + pause < until {
-                    self.later(now + pause, Happening::FloodBellMore { lane, until });
-                }
-            }
-            Happening::LoseBell => {
-                let lane = self.any_lane();
-                self.faults.count(Fault::BellLost);
-                let old = self.old_bells.get(&lane).map(|old| &**old);
-                let was = damage::lose_bell(&self.site, &mut self.chance, lane, old, now);
-                self.old_bells.insert(lane, was);
-                self.trace.line(now, "world", &format!("the bell of lane {lane} is set back"));
-            }
-            Happening::WipeTable => {
-                let lane = self.any_lane();
-                self.faults.count(Fault::WipedTable);
-                let what = damage::wipe(&self.site, &mut self.chance, lane, now);
-                self.trace.line(now, "world", &what);
-            }
-            _ => {}
-        }
-    }
-
     fn any_lane(&mut self) -> u16 {
         u16::try_from(self.chance.below(self.plan.lanes().into())).expect("few lanes")
     }
@@ -507,10 +403,11 @@ impl World {
     fn crash(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
         let Some(life) = lane.life.take() else { return };
-        if let Some(job) = life.job {
+        lane.paused_until = Instant::ZERO;
+        if let Some(job) = life.job.filter(|_| !self.files.has_record(lane.host)) {
             self.delivery.requester_gone(job, self.were_files_troubled || self.was_set_back);
         }
-        lane.paused_until = Instant::ZERO;
+        drop(life);
         self.faults.count(Fault::Crash);
         let name = self.lanes[index].name();
         self.trace.line(self.now, "world", &format!("{name} is killed"));
@@ -556,11 +453,16 @@ impl World {
                 return self.crash_host(host);
             }
             Err(_) if self.were_files_troubled => {
+                self.files.host(lane.host).lift_limit();
                 self.start_later(index, Duration::from_secs(10));
                 return Ok(());
             }
             Err(error) => return Err(Violation::Scratch(error.to_string())),
         };
+        if let Some(script) = self.plan.file_script.filter(|_| self.attempts > 0) {
+            // Somebody has made room.
+            self.files.host(script.host).lift_limit();
+        }
         let lane = &mut self.lanes[index];
         lane.lives += 1;
         let Some(process) = self.site.start(&self.plan, lane, &mut self.chance, now) else {
@@ -595,10 +497,16 @@ impl World {
         let now = self.now;
         let Some(mut life) = self.lanes[index].life.take() else { return Ok(()) };
         let published = life.process.turn(now);
+        if self.obey_script(index) {
+            return self.killed_by_script(index, life);
+        }
         while let Some(event) = life.process.poll_event() {
             self.handle(index, &mut life, event)?;
         }
         life.process.finish_turn(now);
+        if self.obey_script(index) {
+            return self.killed_by_script(index, life);
+        }
         if published {
             self.delivery.check(now)?;
         }
@@ -618,6 +526,9 @@ impl World {
         }
         if life.stage == Stage::Gone {
             self.trace.line(now, &life.process.name, "is gone");
+            if let Some(script) = self.site.script.as_ref().filter(|_| life.serving.is_none()) {
+                script.note(|log| log.gone.push(now));
+            }
             drop(life);
             if self.lanes[index].comes_back() {
                 self.start_later(index, Duration::from_secs(5));
@@ -628,6 +539,26 @@ impl World {
         Ok(())
     }
 
+    /// What the script orders for the process whose turn it is; `true` if that is dead now.
+    fn obey_script(&mut self, index: usize) -> bool {
+        match self.site.script.as_ref().and_then(Scripted::take_order) {
+            Some(Order::Kill(at)) if at > self.now => {
+                let life = self.lanes[index].lives;
+                self.later(at, Happening::KillByScript { lane: index, life });
+            }
+            Some(Order::Kill(_)) => return true,
+            Some(Order::Pause(length)) => self.lanes[index].paused_until = self.now + length,
+            None => {}
+        }
+        false
+    }
+
+    fn killed_by_script(&mut self, index: usize, life: Life) -> Result<(), Violation> {
+        self.lanes[index].life = Some(life);
+        self.crash(index);
+        self.delivery.check(self.now)
+    }
+
     fn handle(&mut self, index: usize, life: &mut Life, event: NodeEvent) -> Result<(), Violation> {
         let now = self.now;
         match event {
@@ -636,7 +567,14 @@ impl World {
                 let number = self.lanes[index].lives;
                 self.later(now + pause, Happening::Persisted { lane: index, life: number, state });
             }
-            NodeEvent::Started => self.started(life),
+            NodeEvent::Started => {
+                let lane = &self.lanes[index];
+                let is_of = |script: &&Scripted| script.is_of(lane.host, lane.record.lane);
+                if let Some(script) = self.site.script.as_ref().filter(is_of) {
+                    script.note(|log| log.started.push(now));
+                }
+                self.started(life);
+            }
             NodeEvent::Stopped(failure) => {
                 self.trace.line(now, &life.process.name, &format!("stopped: {failure:?}"));
                 life.stage = Stage::Gone;
@@ -647,6 +585,9 @@ impl World {
                     self.attach_store(life, connection, segment_bytes);
                 } else if life.job.is_some() {
                     life.stage = Stage::Working(connection);
+                    if self.jobs_left < self.plan.jobs.len() {
+                        self.site.disks.iter().for_each(|disk| disk.land_kept(now));
+                    }
                 }
             }
             NodeEvent::Closed { connection, reason } => {
@@ -726,6 +667,9 @@ impl World {
                 self.delivery.check_done(now, job)?;
                 self.lanes[index].jobs.pop_front();
                 self.jobs_left -= 1;
+                if let Some(script) = &self.site.script {
+                    script.note(|log| log.done.push(now));
+                }
                 Ok(())
             }
             Verdict::InDoubt | Verdict::Retry => self.delivery.check(now),

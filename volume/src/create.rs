@@ -1,7 +1,7 @@
 //! FIG. 8, setting up a volume: everything else first, the master's block 0 last.
 //!
-//! So an interrupted format leaves no volume that opens. The old block 0 is cleared before anything
-//! else, for the same reason. Not here: whether a device may be overwritten (the caller has asked).
+//! So an interrupted format leaves no volume that opens. The old block 0 of every device is cleared before
+//! anything else, for the same reason. Not here: whether a device may be overwritten (the caller has asked).
 
 use storage_mapping::BlockDevice;
 use thiserror::Error;
@@ -59,6 +59,10 @@ pub fn create(
             .map_err(|source| CreateError::Io { device, source })
     };
     write(0, 0, &[0; 2 * BLOCK_BYTES])?;
+    // The copies on the other devices too: an older volume must not open once its regions are cleared.
+    for device in 1..layout.table.rows.len() {
+        write(device, 0, &[0; BLOCK_BYTES])?;
+    }
     for region in &layout.master.regions[..7] {
         let mut block = region.start;
         let end = region.start + region.blocks;

@@ -116,8 +116,8 @@ impl Delivery {
         self.repeatable.insert(job);
     }
 
-    /// The process that ran a job is gone. If the job was over and nobody was told, running it again is
-    /// another job: with all files there, or with some that `may_fail`.
+    /// The process that ran a job is gone, and its host has forgotten the job: it was over, and perhaps nobody
+    /// was told. Running it again is another job: with all files there, or with some that `may_fail`.
     pub fn requester_gone(&mut self, job: usize, may_fail: bool) {
         let mut files = self.jobs[job].files.iter();
         if may_fail || files.all(|file| self.published.contains_key(&(job, file.path.clone()))) {

@@ -83,6 +83,8 @@ pub(super) struct Medium {
     /// Buffers of looks until their completion.
     looks: BTreeMap<u64, Buffer>,
     next: u64,
+    /// A write that lands once more when it is told to.
+    kept: Option<Landing>,
     /// Blocks below this one are the admin's: nothing but a fault writes them.
     pub(super) guarded: usize,
     /// Changes of guarded blocks.
@@ -102,10 +104,29 @@ impl Medium {
             moments: BTreeMap::new(),
             looks: BTreeMap::new(),
             next: 0,
+            kept: None,
             guarded: 0,
             guarded_changes: 0,
             faults,
             counters: FaultCounters::default(),
+        }
+    }
+
+    /// From now on blocks keep their content of before.
+    pub(super) fn keep_before(&mut self) {
+        self.before.get_or_insert_default();
+    }
+
+    /// A write is to land once more when it is told to.
+    pub(super) fn keep(&mut self, landing: Landing) {
+        self.kept = Some(landing);
+    }
+
+    /// The write that was kept lands.
+    pub(super) fn land_kept(&mut self, now: Instant) {
+        self.advance(now);
+        if let Some(landing) = self.kept.take() {
+            self.land_at(now, landing);
         }
     }
 

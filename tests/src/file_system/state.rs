@@ -105,6 +105,12 @@ pub(super) struct State {
     used: u64,
     /// So many syncs fail.
     pub(super) failing_syncs: u32,
+    /// Syncs so far, and the one that fails.
+    pub(super) syncs: u64,
+    pub(super) failing_sync: Option<u64>,
+    /// Writes so far, and the one from which on nothing fits.
+    pub(super) writes: u64,
+    pub(super) last_write: Option<u64>,
     /// Syncs that say they have done it and have not.
     pub(super) ignored: Option<IgnoredSync>,
     /// The power fails after so many changes and syncs; it has failed at 0.
@@ -128,6 +134,10 @@ impl State {
             space: None,
             used: 0,
             failing_syncs: 0,
+            syncs: 0,
+            failing_sync: None,
+            writes: 0,
+            last_write: None,
             ignored: None,
             power: None,
         };
@@ -438,6 +448,14 @@ impl State {
         }
     }
 
+    /// One more write is tried.
+    pub(super) fn count_write(&mut self) {
+        self.writes += 1;
+        if self.last_write == Some(self.writes) {
+            self.space = Some((self.used, Errno::NOSPC));
+        }
+    }
+
     /// Changes the content of a file.
     pub(super) fn change_content(
         &mut self,
@@ -466,7 +484,8 @@ impl State {
     // ---- durability -----------------------------------------------------------------------------
 
     fn may_sync(&mut self) -> bool {
-        let may = self.failing_syncs == 0;
+        self.syncs += 1;
+        let may = self.failing_syncs == 0 && self.failing_sync != Some(self.syncs);
         self.failing_syncs = self.failing_syncs.saturating_sub(1);
         may
     }
