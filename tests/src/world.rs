@@ -434,7 +434,8 @@ impl World {
     }
 
     fn start_later(&mut self, lane: usize, most: Duration) {
-        let pause = self.chance.duration(Duration::from_millis(50), most);
+        let least = Duration::from_millis(50);
+        let pause = self.chance.duration(least, most.max(least));
         self.later(self.now + pause, Happening::Start { lane });
     }
 
