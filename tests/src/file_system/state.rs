@@ -432,7 +432,8 @@ impl State {
         let lock = self.locks.entry(inode).or_default();
         // What it has is given up first, as flock does.
         lock.handles.remove(&handle);
-        if !lock.handles.is_empty() && !(is_shared && lock.is_shared) {
+        let is_free = lock.handles.is_empty() || is_shared && lock.is_shared;
+        if !is_free {
             return Err(Errno::WOULDBLOCK);
         }
         lock.handles.insert(handle);
