@@ -115,8 +115,7 @@ fn round(turn: u64, length: Duration, numbers: &mut Numbers) -> (Layout, Counts)
     let site = Site::new(&layout, &hosts);
     let lab = &site.lab;
     let inboxes = hosts.iter().map(|host| lab.inbox(host, ""));
-    let pulled = (0..layout.slots).map(|slot| pull_folder(lab, slot));
-    let targets: Vec<_> = inboxes.chain(pulled).collect();
+    let targets: Vec<_> = inboxes.chain([pull_folder(lab)]).collect();
     let sources = hosts.iter().map(|host| lab.scratch(host));
     targets.iter().cloned().chain(sources).for_each(|folder| fs::create_dir_all(folder).unwrap());
     let watch = Watch::new(targets.clone());

@@ -538,6 +538,10 @@ impl FileHandle for SimulatedHandle {
     }
 
     fn try_lock(&self) -> Result<(), Errno> {
-        self.lock()?.lock(self.inode, self.number)
+        self.lock()?.lock(self.inode, self.number, false)
+    }
+
+    fn try_lock_shared(&self) -> Result<(), Errno> {
+        self.lock()?.lock(self.inode, self.number, true)
     }
 }

@@ -397,6 +397,13 @@ fn locks_and_handles_end_with_their_host() {
     assert_eq!(second.try_lock(), Err(Errno::WOULDBLOCK));
     drop(first);
     second.try_lock().expect("free again");
+    let third = made(&files, "x", b"one");
+    assert_eq!(third.try_lock_shared(), Err(Errno::WOULDBLOCK));
+    second.try_lock_shared().expect("its own");
+    third.try_lock_shared().expect("shared");
+    assert_eq!(second.try_lock(), Err(Errno::WOULDBLOCK));
+    third.try_lock().expect("the other one lost its own when it failed");
+    drop(third);
     files.lose_power(&mut Chance::new(1));
     assert_eq!(second.write_at(b"two", 0), Err(Errno::IO));
     made(&files, "x", b"three").try_lock().expect("free after the power loss");

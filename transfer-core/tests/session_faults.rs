@@ -5,6 +5,7 @@ mod pair;
 
 use pair::{Side, World, assert_no_partials, assert_same, bytes, describe, make_tree};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use storage_mapping::Instant;
 use transfer_core::journal::{Entry, Journal};
@@ -141,11 +142,13 @@ fn an_intent_is_finished_at_the_next_opening() {
         [("present", true, true), ("gone", false, true), ("in the way", true, true), ("kept", true, false)];
     for (number, (name, present, replace)) in cases.into_iter().enumerate() {
         let id = TransferId([number as u8; 16]);
+        let partial = partials.join(id.to_hex());
         if present {
-            fs::write(partials.join(id.to_hex()), name).expect("a partial file");
+            fs::write(&partial, name).expect("a partial file");
         }
+        let inode = fs::metadata(&partial).map_or(1, |metadata| metadata.ino());
         let path = pair::path(name);
-        records.push((id, Entry::Intent { inode: 1, length: 7, root: [0; 32], replace, path }));
+        records.push((id, Entry::Intent { inode, length: 7, root: [0; 32], replace, path }));
     }
     let ids: Vec<TransferId> = records.iter().map(|(id, _)| *id).collect();
     Journal::open(&folder.join("journal"), 1).expect("a journal").append(1, records).expect("appended");

@@ -64,8 +64,6 @@ pub(crate) struct Pair<'a> {
 pub(crate) struct Transfer {
     kind: Kind,
     host: String,
-    /// The host whose `serve` answers.
-    pub(crate) to: usize,
     arguments: Vec<String>,
     source: PathBuf,
     /// Final names and their contents.
@@ -116,10 +114,9 @@ fn write_tree(root: &Path, numbers: &mut Numbers) -> (Vec<(PathBuf, Hash)>, u64)
     (found, bytes)
 }
 
-/// Where the pulls of a slot arrive. Each has its own: the first of two commands to end would take the
-/// folder of partial files away from the other one.
-pub(crate) fn pull_folder(lab: &Lab, slot: usize) -> PathBuf {
-    lab.scratch(format!("pulled-{slot}"))
+/// Where all pulls arrive: several at once share its folder of partial files.
+pub(crate) fn pull_folder(lab: &Lab) -> PathBuf {
+    lab.scratch("pulled")
 }
 
 impl Transfer {
@@ -135,7 +132,7 @@ impl Transfer {
         let (from, to, slot) = (&pair.hosts[pair.from], &pair.hosts[pair.to], pair.slot);
         let name = format!("{}{slot}-{}", if kind.is_tree() { "t" } else { "f" }, number % NAMES);
         let local = lab.scratch(from);
-        let pulled = pull_folder(lab, slot);
+        let pulled = pull_folder(lab);
         let exported = lab.path("exports").join(to);
         let is_push = matches!(kind, Kind::Push | Kind::StreamIn | Kind::TreePush);
         let source = if is_push { local.join(&name) } else { exported.join("files").join(&name) };
@@ -152,9 +149,9 @@ impl Transfer {
             Kind::TreePull => words(&["cp", "-q", "-r", &files, &text(&pulled)]),
         };
         let title = format!("{kind:?} {number} of slot {slot}, {from} with {to}");
-        let (host, to) = (from.clone(), pair.to);
+        let host = from.clone();
         let mut transfer =
-            Self { kind, host, to, arguments, source, delivers: Vec::new(), output: None, bytes: 0, title };
+            Self { kind, host, arguments, source, delivers: Vec::new(), output: None, bytes: 0, title };
         transfer.write_sources(&target, numbers);
         transfer.delivers.iter().for_each(|(path, content)| watch.promise(path, *content));
         transfer
@@ -173,11 +170,6 @@ impl Transfer {
             Kind::StreamOut => self.output = Some(content),
             _ => self.delivers = vec![(target.to_owned(), content)],
         }
-    }
-
-    /// Whether it is a stream that another host receives.
-    pub(crate) fn is_stream_in(&self) -> bool {
-        self.kind == Kind::StreamIn
     }
 
     /// How many files it carries.

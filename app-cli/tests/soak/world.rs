@@ -114,8 +114,6 @@ pub(crate) struct World<'a> {
     start: Instant,
     /// What was done and what ended how: shown where the round fails.
     log: Vec<String>,
-    /// Streams to each host that were cut.
-    cut_streams: Vec<usize>,
     /// When stopped processes go on.
     wakes: Vec<(Instant, Victim)>,
     /// What happened.
@@ -152,7 +150,6 @@ impl<'a> World<'a> {
             chaos: Numbers::new(!seed),
             start: Instant::now(),
             log: Vec::new(),
-            cut_streams: vec![0; hosts.len()],
             wakes: Vec::new(),
             counts: Counts::default(),
         }
@@ -196,23 +193,16 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Asserts that no partial file is left, soon. A stream cannot be taken up again: what a cut one left
-    /// stays for the time after which abandoned files are removed, one file for each cut at most.
+    /// Asserts that no partial file is left, soon.
     pub(crate) fn assert_no_partial(&self, folders: &[PathBuf]) {
         for folder in folders {
             let partial = folder.join(PARTIAL);
-            let is_inbox = |host: &String| self.lab.inbox(host, "") == *folder;
-            let host = self.hosts.iter().position(is_inbox);
-            let allowed = host.map_or(0, |host| self.cut_streams[host]);
             let deadline = Instant::now() + PARTIAL_GOES_MAX;
             while partial.exists() {
                 let left: Vec<_> = read_dir(&partial).into_iter().flatten().flatten().collect();
-                if (1..=allowed).contains(&left.len()) {
-                    break;
-                }
                 let late = Instant::now() >= deadline;
                 let left: Vec<_> = left.iter().map(|entry| self.describe(entry)).collect();
-                assert!(!late, "{}, {allowed} streams were cut: {left:#?}", partial.display());
+                assert!(!late, "{}: {left:#?}", partial.display());
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
@@ -420,9 +410,6 @@ impl<'a> World<'a> {
         }
         slot.trouble_since.get_or_insert_with(Instant::now);
         slot.again_at = Instant::now() + slot.numbers.pause(Duration::from_millis(100));
-        if transfer.is_stream_in() {
-            self.cut_streams[transfer.to] += 1;
-        }
         slot.transfer = Some(transfer);
         self.counts.re_runs += 1;
     }

@@ -83,6 +83,13 @@ impl Inode {
     }
 }
 
+/// Who has a file locked.
+#[derive(Debug, Default)]
+struct Lock {
+    handles: BTreeSet<u64>,
+    is_shared: bool,
+}
+
 /// One file system.
 #[derive(Debug)]
 pub(super) struct State {
@@ -93,8 +100,8 @@ pub(super) struct State {
     changes: Changes,
     /// Inodes whose content or attributes are not durable.
     dirty: BTreeSet<u64>,
-    /// Which handle has the lock of an inode.
-    locks: BTreeMap<u64, u64>,
+    /// Which handles have the lock of an inode.
+    locks: BTreeMap<u64, Lock>,
     /// Power losses; handles of an earlier life are dead.
     pub(super) boot: u64,
     pub(super) chance: Chance,
@@ -424,17 +431,28 @@ impl State {
     }
 
     pub(super) fn closed(&mut self, inode: u64, handle: u64) {
-        if self.locks.get(&inode) == Some(&handle) {
-            self.locks.remove(&inode);
+        if let Some(lock) = self.locks.get_mut(&inode) {
+            lock.handles.remove(&handle);
+            if lock.handles.is_empty() {
+                self.locks.remove(&inode);
+            }
         }
         self.with(inode).opens -= 1;
         self.free(inode);
         self.collect(inode);
     }
 
-    pub(super) fn lock(&mut self, inode: u64, handle: u64) -> Result<(), Errno> {
-        let holder = *self.locks.entry(inode).or_insert(handle);
-        if holder == handle { Ok(()) } else { Err(Errno::WOULDBLOCK) }
+    pub(super) fn lock(&mut self, inode: u64, handle: u64, is_shared: bool) -> Result<(), Errno> {
+        let lock = self.locks.entry(inode).or_default();
+        // What it has is given up first, as flock does.
+        lock.handles.remove(&handle);
+        let is_free = lock.handles.is_empty() || is_shared && lock.is_shared;
+        if !is_free {
+            return Err(Errno::WOULDBLOCK);
+        }
+        lock.handles.insert(handle);
+        lock.is_shared = is_shared;
+        Ok(())
     }
 
     // ---- content and attributes -----------------------------------------------------------------

@@ -194,16 +194,15 @@ impl MemoryFiles {
                 LocalDone::Published(published.collect())
             }
             LocalWork::AbortFiles(files) => {
-                for (_, id, _) in files {
-                    assert_ne!(
-                        state.journal.get(&id),
-                        Some(&Word::Committed),
-                        "aborted after it was committed"
-                    );
-                    state.journal.insert(id, Word::Aborted);
-                    state.partial.remove(&id);
-                }
-                LocalDone::Done
+                let abort = |(file, _): (OpenFile, ErrorCode)| {
+                    if state.journal.get(&file.id) == Some(&Word::Committed) {
+                        return KnownAnswer::Committed { present: true };
+                    }
+                    state.journal.insert(file.id, Word::Aborted);
+                    state.partial.remove(&file.id);
+                    KnownAnswer::Aborted
+                };
+                LocalDone::Aborted(files.into_iter().map(abort).collect())
             }
             LocalWork::MakeDirectories(items) => refused(items.into_iter().map(|item| item.path)),
             LocalWork::MakeLinks(items) => refused(items.into_iter().map(|item| item.path)),

@@ -259,11 +259,18 @@ pub trait FileHandle: Any + Debug + Send + Sync {
     /// Those of syncfs.
     fn sync_file_system(&self) -> Result<(), Errno>;
 
-    /// Locks the file for this handle alone, as flock does.
+    /// Locks the file for this handle alone, as flock does. A lock that this handle has already is given up
+    /// first, so it is lost where this fails.
     ///
     /// # Errors
-    /// EWOULDBLOCK if another handle has the lock.
+    /// EWOULDBLOCK if another handle has a lock.
     fn try_lock(&self) -> Result<(), Errno>;
+
+    /// As [`try_lock`](Self::try_lock), for all handles that lock it so.
+    ///
+    /// # Errors
+    /// EWOULDBLOCK if another handle has the lock for itself alone.
+    fn try_lock_shared(&self) -> Result<(), Errno>;
 
     /// Reads exactly `bytes`.
     ///

@@ -176,6 +176,10 @@ impl FileHandle for SystemHandle {
     fn try_lock(&self) -> Result<(), Errno> {
         flock(self.0.as_fd(), FlockOperation::NonBlockingLockExclusive)
     }
+
+    fn try_lock_shared(&self) -> Result<(), Errno> {
+        flock(self.0.as_fd(), FlockOperation::NonBlockingLockShared)
+    }
 }
 
 /// One time for both.

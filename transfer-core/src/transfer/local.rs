@@ -5,6 +5,7 @@
 //! `record` keeps what a requester must remember. Not here: any decision about order (`sender`,
 //! `receiver`).
 
+mod claim;
 mod record;
 mod source;
 mod target;
@@ -14,19 +15,19 @@ use super::name::{PARTIAL_FOLDER, RelativePath};
 use super::root::SegmentHash;
 use super::store::{
     Attributes, Destined, Identity, ListEntry, ListKind, LocalDone, LocalReply, LocalRequest, LocalStore,
-    LocalWork, SourceOrigin, Target, TransferId,
+    LocalWork, SourceOrigin, Target,
 };
 use crate::export::Export;
 use crate::file_system::{Errno, FileHandle, FileKind, FileStat, FileSystem, SystemFiles, make_directories};
 use crate::journal::Journal;
 use crate::payload::Payload;
+use claim::{Claimant, Claims};
 use record::JobRecord;
 use source::Sources;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use storage_mapping::BufferPool;
 use target::Receiving;
@@ -45,17 +46,7 @@ pub(crate) struct Place {
 pub(crate) struct PlaceShared {
     pub(crate) journal: Option<Arc<Mutex<Journal>>>,
     pub(crate) users: usize,
-    /// Who holds which partial file.
-    pub(crate) holders: BTreeMap<TransferId, Arc<Claimant>>,
-}
-
-/// Who receives over one connection.
-#[derive(Debug, Default)]
-pub(crate) struct Claimant {
-    /// The host at its other end; empty where that does not matter.
-    peer: String,
-    /// A newer connection of the same host asks for one of its files.
-    wanted: AtomicBool,
+    pub(crate) claims: Claims,
 }
 
 impl Place {
@@ -182,15 +173,14 @@ impl LocalFiles {
     /// The host at the other end of the connection: a newer connection of it may take files over.
     #[must_use]
     pub fn with_peer(self, peer: &str) -> Self {
-        let claimant = Claimant { peer: peer.to_owned(), wanted: AtomicBool::new(false) };
-        Self { claimant: Arc::new(claimant), ..self }
+        Self { claimant: Arc::new(Claimant::new(peer)), ..self }
     }
 
     /// Whether a newer connection of the same host asks for a file that this one holds: only one process
     /// of a host runs a job, so the process at the other end of this connection is gone.
     #[must_use]
     pub fn is_superseded(&self) -> bool {
-        self.claimant.wanted.load(Ordering::Relaxed)
+        self.claimant.is_wanted()
     }
 
     /// Where a stream source is read from.
@@ -330,9 +320,9 @@ impl LocalFiles {
             LocalWork::Publish(files) => receiving
                 .publish(&files)
                 .map(LocalDone::Published)
-                .inspect_err(|_| receiving.distrust_journal()),
+                .inspect_err(|error| receiving.distrust_journal(error)),
             LocalWork::AbortFiles(files) => {
-                receiving.abort(&files).inspect_err(|_| receiving.distrust_journal())
+                receiving.abort(&files).inspect_err(|error| receiving.distrust_journal(error))
             }
             LocalWork::MakeDirectories(items) => Ok(LocalDone::Failures(receiving.make_directories(items))),
             LocalWork::MakeLinks(items) => Ok(LocalDone::Failures(receiving.make_links(&items))),

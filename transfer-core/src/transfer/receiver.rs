@@ -18,7 +18,8 @@
 //! | Syncing    | it is being made durable                                                          |
 //! | Ready      | durable, READY was said                                                           |
 //! | Publishing | PERMIT came; INTENT may be journalled; only the store's answer ends this          |
-//! | Aborting   | no INTENT was and none will be made; ABORTED is journalled when its work is back  |
+//! | Aborting   | it makes no INTENT; when its work is back the store says its last word: ABORTED,  |
+//! |            | or what another connection of the same job has published                          |
 //!
 //! What holds: COMMITTED and ABORTED are only said after the store journalled them; at most
 //! `payloads_max` payloads are in hand; nothing outside the names that were asked for is taken.
@@ -35,7 +36,7 @@ use super::outbox::{FILES_OPEN_MAX, LARGE_OPEN_MAX, MESSAGES_WAITING_MAX, Outbox
 use super::root::{Root, RootBuilder, SegmentHash};
 use super::sender::PACK_ITEM_BYTES;
 use super::store::{
-    Attributes, DirectoryItem, LinkItem, LocalWork, OpenFile, PackFile, PublishFile, SyncFile, TransferId,
+    Attributes, DirectoryItem, KnownAnswer, LinkItem, LocalWork, OpenFile, PackFile, PublishFile, SyncFile,
 };
 use crate::payload::{Payload, Segment, SegmentKind};
 use byteorder::{ByteOrder, LittleEndian};
@@ -129,7 +130,7 @@ pub(crate) struct Receiver {
     directories: VecDeque<DirectoryItem>,
     links: VecDeque<LinkItem>,
     making: bool,
-    aborts: Vec<(u32, TransferId, ErrorCode, Reason)>,
+    aborts: Vec<(OpenFile, Reason)>,
     aborting: bool,
     stream_queue: VecDeque<(u32, u64, Payload)>,
     streaming: bool,
@@ -447,11 +448,12 @@ impl Receiver {
         if !self.aborting && !self.aborts.is_empty() {
             self.aborting = true;
             let aborts = std::mem::take(&mut self.aborts);
-            let work: Vec<_> = aborts.iter().map(|(index, id, code, _)| (*index, *id, *code)).collect();
-            let files: Vec<_> = aborts.into_iter().map(|(index, _, _, reason)| (index, reason)).collect();
+            let work: Vec<_> = aborts.iter().map(|(file, reason)| (file.clone(), reason.code)).collect();
+            let files: Vec<_> = aborts.into_iter().map(|(file, reason)| (file.index, reason)).collect();
             if self.stream {
                 self.aborting = false;
-                self.handle_aborted(files, out);
+                let words = vec![KnownAnswer::Aborted; files.len()];
+                self.handle_aborted(files, words, out);
             } else {
                 out.ask(Purpose::Abort { files }, LocalWork::AbortFiles(work));
             }
@@ -539,7 +541,7 @@ impl Receiver {
             && file.busy == 0
             && let Some(reason) = file.reason.take()
         {
-            self.aborts.push((index, file.file.id, reason.code, reason));
+            self.aborts.push((file.file.clone(), reason));
         }
     }
 

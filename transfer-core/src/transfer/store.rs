@@ -359,8 +359,9 @@ pub struct LocalRequest {
 /// What to do.
 #[derive(Debug)]
 pub enum LocalWork {
-    /// Journals that these ids will never be published, then discards their partial files. → `Done`
-    AbortFiles(Vec<(u32, TransferId, ErrorCode)>),
+    /// Journals that these ids will never be published, then discards their partial files; where the journal
+    /// has a last word already, that one counts. → `Aborted`
+    AbortFiles(Vec<(OpenFile, ErrorCode)>),
     /// Makes the first `length` bytes of a partial file durable and records it. → `Done`
     Checkpoint {
         /// The file.
@@ -483,6 +484,8 @@ pub struct LocalReply {
 /// What came of local work.
 #[derive(Clone, Debug)]
 pub enum LocalDone {
+    /// The last word about each file, in the order asked for.
+    Aborted(Vec<KnownAnswer>),
     /// It is done.
     Done,
     /// It is done but for these.

@@ -3,11 +3,13 @@
 //! ```text
 //!  <root>/.diskwire-partial/<transfer id>        bytes as they come (0600 until complete)
 //!                           <transfer id>.mark   how many of them are durable
+//!                           <transfer id>.stream it is a stream, which is never taken up again
 //! ```
 //!
 //! What holds: a final name only ever comes from a rename of a durable partial file whose INTENT is
 //! journalled; COMMITTED is journalled after the directories are durable; a partial file is discarded
-//! only after ABORTED is journalled, or when it never had a word said about it. After an error of a
+//! only after ABORTED is journalled, or when it never had a word said about it, or when it is of a
+//! stream that was cut. After an error of a
 //! sync nothing is synced again in hope. Not here: when (`receiver`), the journal's bytes (`journal`).
 
 mod folder;
@@ -19,12 +21,12 @@ use super::super::root::Root;
 use super::super::store::{
     Attributes, Destined, FileAnswer, KnownAnswer, LocalDone, OpenFile, PackFile, TransferId,
 };
-use super::{Claimant, Place, lock};
+use super::claim::{Claim, Claimant};
+use super::{Place, lock};
 use crate::file_system::{Errno, FileHandle, Handle, Mode, OFlags};
 use crate::journal::{Entry, Journal};
 use folder::PartialFolder;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 /// Directories whose attributes one job may set at its end.
@@ -44,8 +46,10 @@ enum Naming {
 struct Partial {
     file: Handle,
     id: TransferId,
-    size: u64,
+    /// None for a stream.
+    size: Option<u64>,
     marks: u64,
+    _claim: Claim,
 }
 
 /// A directory of the job, for its attributes at the end.
@@ -173,16 +177,25 @@ impl Receiving {
 
     /// Opens or makes the partial file of a large file.
     pub(crate) fn open_file(&self, file: &OpenFile, segment_bytes: usize) -> FileAnswer {
+        let claim = match Claim::begin(&self.place, file.id, &self.claimant) {
+            Ok(claim) => claim,
+            Err(error) => return FileAnswer::Refused(error),
+        };
         if let Some(answer) = self.known(file, &lock(&self.journal)) {
             return answer;
         }
-        match self.open_partial(file, segment_bytes) {
+        match self.open_partial(file, claim, segment_bytes) {
             Ok((inode, resume)) => FileAnswer::Opened { inode, resume },
             Err(error) => FileAnswer::Refused(error),
         }
     }
 
-    fn open_partial(&self, file: &OpenFile, segment_bytes: usize) -> Result<(u64, u64), LocalError> {
+    fn open_partial(
+        &self,
+        file: &OpenFile,
+        claim: Claim,
+        segment_bytes: usize,
+    ) -> Result<(u64, u64), LocalError> {
         let target = self.target(&file.path)?;
         let name = file.id.to_hex();
         let (opened, found) = match self.folder.open_file(&name, OFlags::RDWR) {
@@ -190,7 +203,11 @@ impl Receiving {
             Err(Errno::NOENT) if file.permitted => return Err(LocalError::new(ErrorCode::UnknownTransfer)),
             Err(Errno::NOENT) => {
                 self.check_target(&target)?;
-                (self.folder.open_file(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?, false)
+                if file.size.is_none() {
+                    self.folder.mark_stream(&name)?;
+                }
+                let made = self.folder.open_file(&name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL);
+                (made.inspect_err(|_| self.folder.discard_marks(&name))?, false)
             }
             Err(errno) => return Err(errno.into()),
         };
@@ -198,10 +215,12 @@ impl Receiving {
             if errno != Errno::WOULDBLOCK {
                 return Err(errno.into());
             }
-            self.ask_holder(&file.id);
             return Err(LocalError::new(ErrorCode::Busy));
         }
-        lock(&self.place.shared).holders.insert(file.id, Arc::clone(&self.claimant));
+        if !opened.is_entry(self.folder.handle(), name.as_bytes())? {
+            // Another process took it for abandoned before it was locked.
+            return Err(LocalError::new(ErrorCode::Busy));
+        }
         let size = file.size.unwrap_or(0);
         let stat = opened.stat()?;
         let mut resume = 0;
@@ -221,20 +240,9 @@ impl Receiving {
                 }
             }
         }
-        let partial = Partial { file: opened, id: file.id, size, marks: 0 };
+        let partial = Partial { file: opened, id: file.id, size: file.size, marks: 0, _claim: claim };
         lock(&self.open).insert(file.index, partial);
         Ok((stat.inode, resume))
-    }
-
-    /// Another connection holds a partial file: if it is one of the same host, it is to give way.
-    fn ask_holder(&self, id: &TransferId) {
-        let shared = lock(&self.place.shared);
-        if let Some(holder) = shared.holders.get(id)
-            && holder.peer == self.claimant.peer
-            && !Arc::ptr_eq(holder, &self.claimant)
-        {
-            holder.wanted.store(true, Ordering::Relaxed);
-        }
     }
 
     /// The open partial file of a large file.
@@ -251,7 +259,7 @@ impl Receiving {
         file.sync_data()?;
         let marked = lock(&self.open).get_mut(&index).map(|partial| {
             partial.marks += 1;
-            (partial.id, partial.size, partial.marks)
+            (partial.id, partial.size.unwrap_or(0), partial.marks)
         });
         if let Some((id, size, turn)) = marked {
             self.folder.write_mark(&id.to_hex(), size, length, turn)?;
@@ -263,17 +271,25 @@ impl Receiving {
 
     /// Writes the files of a pack.
     pub(crate) fn store_pack(&self, bytes: &[u8], files: &[PackFile]) -> Vec<FileAnswer> {
+        let claim = |pack: &PackFile| Claim::begin(&self.place, pack.file.id, &self.claimant);
+        let claims: Vec<Result<Claim, LocalError>> = files.iter().map(claim).collect();
+        // Only now: what another connection has done is in the journal.
         let known: Vec<Option<FileAnswer>> = {
             let journal = lock(&self.journal);
             files.iter().map(|pack| self.known(&pack.file, &journal)).collect()
         };
-        let store = |(pack, known): (&PackFile, Option<FileAnswer>)| {
-            known.unwrap_or_else(|| match self.store_small(bytes, pack) {
-                Ok(inode) => FileAnswer::Opened { inode, resume: 0 },
-                Err(error) => FileAnswer::Refused(error),
-            })
+        let store = |((pack, claim), known): ((&PackFile, Result<Claim, LocalError>), Option<FileAnswer>)| {
+            let stored = claim.and_then(|claim| match known {
+                Some(known) => Ok(known),
+                None => {
+                    let inode = self.store_small(bytes, pack)?;
+                    claim.keep(true);
+                    Ok(FileAnswer::Opened { inode, resume: 0 })
+                }
+            });
+            stored.unwrap_or_else(FileAnswer::Refused)
         };
-        files.iter().zip(known).map(store).collect()
+        files.iter().zip(claims).zip(known).map(store).collect()
     }
 
     fn store_small(&self, bytes: &[u8], pack: &PackFile) -> Result<u64, LocalError> {

@@ -82,11 +82,13 @@ impl Receiver {
                 LocalDone::Published(published) => self.handle_published(batch, &files, published, out),
                 _ => return Err(LocalError::new(ErrorCode::Io)),
             },
-            Purpose::Abort { files } => {
-                done?;
-                self.aborting = false;
-                self.handle_aborted(files, out);
-            }
+            Purpose::Abort { files } => match done? {
+                LocalDone::Aborted(words) => {
+                    self.aborting = false;
+                    self.handle_aborted(files, words, out);
+                }
+                _ => return Err(LocalError::new(ErrorCode::Io)),
+            },
             Purpose::Make => {
                 self.making = false;
                 let failures = match done {
@@ -315,8 +317,17 @@ impl Receiver {
         }
     }
 
-    pub(super) fn handle_aborted(&mut self, files: Vec<(u32, Reason)>, out: &mut Outbox) {
-        for (index, reason) in files {
+    pub(super) fn handle_aborted(
+        &mut self,
+        files: Vec<(u32, Reason)>,
+        words: Vec<KnownAnswer>,
+        out: &mut Outbox,
+    ) {
+        for ((index, reason), word) in files.into_iter().zip(words) {
+            if matches!(word, KnownAnswer::Committed { .. }) {
+                self.handle_answer(index, FileAnswer::Known(word), out);
+                continue;
+            }
             let Some(file) = self.settle(index) else { continue };
             if !matches!(reason.code, ErrorCode::AlreadyAborted | ErrorCode::RootMismatch) {
                 out.left_out(&file.file.path, &reason, false);

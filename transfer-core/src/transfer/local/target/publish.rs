@@ -9,6 +9,7 @@
 //! return of [`Receiving::publish`] or [`Receiving::abort`] means that nothing may be said about the
 //! files: the journal decides at the next opening.
 
+use super::super::claim::Claim;
 use super::folder::PartialFolder;
 use super::{DIRECTORIES_MAX, MadeDirectory, Receiving, is_directory, journal_error, lock};
 use crate::export::Export;
@@ -16,7 +17,9 @@ use crate::file_system::{Errno, Handle, Mode, OFlags, RenameFlags};
 use crate::journal::{Entry, Journal};
 use crate::transfer::code::{ErrorCode, LocalError};
 use crate::transfer::name::{RelativePath, link_stays_inside};
-use crate::transfer::store::{DirectoryItem, LinkItem, LocalDone, PublishFile, SyncFile, TransferId};
+use crate::transfer::store::{
+    DirectoryItem, FileAnswer, KnownAnswer, LinkItem, LocalDone, OpenFile, PublishFile, SyncFile, TransferId,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -29,6 +32,7 @@ type Parents = BTreeMap<RelativePath, Result<Handle, Errno>>;
 impl Receiving {
     /// Sets what attributes are still to be set, and makes files durable under their partial names.
     pub(crate) fn sync_files(&self, files: &[SyncFile]) -> Result<Vec<Result<(), LocalError>>, LocalError> {
+        let _claims = self.go_on(files.iter().map(|file| file.id))?;
         let mut results = Vec::with_capacity(files.len());
         for file in files {
             results.push(match &file.attributes {
@@ -51,6 +55,11 @@ impl Receiving {
         Ok(results)
     }
 
+    /// Claims files that this connection works on already.
+    fn go_on(&self, ids: impl Iterator<Item = TransferId>) -> Result<Vec<Claim>, LocalError> {
+        ids.map(|id| Claim::go_on(&self.place, id, &self.claimant)).collect()
+    }
+
     fn sync_one(&self, file: &SyncFile) -> Result<(), LocalError> {
         match self.partial_file(file.index) {
             Ok(open) => open.sync()?,
@@ -61,6 +70,7 @@ impl Receiving {
 
     /// Gives durable files their final names.
     pub(crate) fn publish(&self, files: &[PublishFile]) -> Result<Vec<Result<(), LocalError>>, LocalError> {
+        let claims = self.go_on(files.iter().map(|file| file.id))?;
         let mut results = Vec::with_capacity(files.len());
         let mut intents = Vec::new();
         for file in files {
@@ -97,13 +107,14 @@ impl Receiving {
         }
         lock(&self.journal).append(self.time_s, ends).map_err(journal_error)?;
         for (file, result) in files.iter().zip(&results) {
-            let had_mark = lock(&self.open).remove(&file.index).is_some();
+            let open = lock(&self.open).remove(&file.index);
             match result {
-                Ok(()) if had_mark => self.folder.discard_mark(&file.id.to_hex()),
+                Ok(()) if open.is_some() => self.folder.discard_marks(&file.id.to_hex()),
                 Ok(()) => {}
                 Err(_) => self.folder.discard(&file.id.to_hex()),
             }
         }
+        claims.iter().for_each(|claim| claim.keep(false));
         Ok(results)
     }
 
@@ -122,20 +133,46 @@ impl Receiving {
         Ok(())
     }
 
-    /// Journals that files will never be published, then discards them.
-    pub(crate) fn abort(&self, files: &[(u32, TransferId, ErrorCode)]) -> Result<LocalDone, LocalError> {
-        let entries = files.iter().map(|(_, id, code)| (*id, Entry::Aborted { code: *code })).collect();
-        lock(&self.journal).append(self.time_s, entries).map_err(journal_error)?;
-        for (index, id, _) in files {
-            lock(&self.open).remove(index);
-            self.folder.discard(&id.to_hex());
+    /// Journals that files will never be published, then discards them. A file whose last word is in the
+    /// journal keeps it; where there is an INTENT, the next opening decides and nothing may be said.
+    pub(crate) fn abort(&self, files: &[(OpenFile, ErrorCode)]) -> Result<LocalDone, LocalError> {
+        // A file that was announced and never stored may still be an older connection's.
+        let claim = |(file, _): &(OpenFile, ErrorCode)| {
+            let own = Claim::go_on(&self.place, file.id, &self.claimant);
+            own.or_else(|_| Claim::begin(&self.place, file.id, &self.claimant))
+        };
+        let claims: Vec<Claim> = files.iter().map(claim).collect::<Result<_, _>>()?;
+        let mut words = Vec::with_capacity(files.len());
+        let mut entries = Vec::new();
+        {
+            let mut journal = lock(&self.journal);
+            for (file, code) in files {
+                words.push(match self.known(file, &journal) {
+                    Some(FileAnswer::Known(word)) => word,
+                    Some(FileAnswer::Refused(error)) => return Err(error),
+                    Some(FileAnswer::Opened { .. }) | None => {
+                        entries.push((file.id, Entry::Aborted { code: *code }));
+                        KnownAnswer::Aborted
+                    }
+                });
+            }
+            journal.append(self.time_s, entries).map_err(journal_error)?;
         }
-        Ok(LocalDone::Done)
+        for (file, _) in files {
+            let open = lock(&self.open).remove(&file.index);
+            self.folder.discard(&file.id.to_hex());
+            drop(open);
+        }
+        claims.iter().for_each(|claim| claim.keep(false));
+        Ok(LocalDone::Aborted(words))
     }
 
     /// After an error nobody knows what the journal holds: the next job opens it again, and finishes
-    /// what it says.
-    pub(crate) fn distrust_journal(&self) {
+    /// what it says. A file that another connection has taken over is no such error.
+    pub(crate) fn distrust_journal(&self, error: &LocalError) {
+        if error.code == ErrorCode::Busy {
+            return;
+        }
         let mut shared = lock(&self.place.shared);
         if shared.journal.as_ref().is_some_and(|journal| Arc::ptr_eq(journal, &self.journal)) {
             shared.journal = None;
@@ -225,7 +262,14 @@ impl Receiving {
 
     /// The end of the job: attributes of directories, bottom up; the folder goes if it is empty.
     pub(crate) fn close(&self, finished: bool) -> Result<Vec<(RelativePath, LocalError)>, LocalError> {
-        lock(&self.open).clear();
+        let open = std::mem::take(&mut *lock(&self.open));
+        for partial in open.into_values() {
+            let intended = matches!(lock(&self.journal).find(&partial.id), Some(Entry::Intent { .. }));
+            if partial.size.is_none() && !intended {
+                // Nobody comes back for a stream.
+                self.folder.discard(&partial.id.to_hex());
+            }
+        }
         let mut failures = Vec::new();
         if finished {
             let directories = std::mem::take(&mut *lock(&self.directories));
@@ -240,10 +284,8 @@ impl Receiving {
         let synced = self.sync_directories(&touched);
         let mut shared = lock(&self.place.shared);
         shared.users -= 1;
-        shared.holders.retain(|_, holder| !Arc::ptr_eq(holder, &self.claimant));
-        if shared.users == 0 {
-            PartialFolder::remove(&self.place.export);
-        }
+        shared.claims.forget(&self.claimant);
+        self.folder.leave(&self.place.export);
         synced.map(|()| failures)
     }
 
@@ -277,14 +319,26 @@ fn rename(
     match folder.handle().rename(partial.as_bytes(), &**directory, name, flags) {
         Ok(()) => Ok(()),
         Err(errno) => {
-            // Another connection of the same job may have been first.
+            // Over a network it may have been done, and the answer to it lost.
             let there = directory.stat_entry(name).is_ok_and(|stat| stat.inode == inode);
-            if there && !folder.has(&partial) { Ok(()) } else { Err(errno.into()) }
+            if there && folder.inode(&partial) == Ok(None) { Ok(()) } else { Err(errno.into()) }
         }
     }
 }
 
 /// At opening: what was to be published when this host stopped is published or aborted now.
+///
+/// What holds, for each INTENT:
+/// * its inode is in the partial folder: the rename had not happened. It is done now, and never over another
+///   file where the INTENT says so; if it cannot be done, ABORTED.
+/// * its inode is under the target: the rename had happened. COMMITTED.
+/// * neither: the file went with a directory that was not durable, or the user has replaced or removed it
+///   since. ABORTED, since nothing tells these apart and COMMITTED would promise a file that may never have
+///   been there. The sender sends it again under a new id, which obeys the same rule as any other: where
+///   nothing may be replaced, the file that is in its place stays and the sender hears of it.
+/// * one of the two cannot be looked at: the INTENT stays, for a later opening, and nothing is said.
+///
+/// A partial file with another inode is not the one that was made durable; it is discarded.
 pub(crate) fn finish_intents(
     export: &Export,
     folder: &PartialFolder,
@@ -297,17 +351,18 @@ pub(crate) fn finish_intents(
         let Entry::Intent { inode, length, replace, path, .. } = entry else { continue };
         let flags = if *replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
         let committed = Entry::Committed { inode: *inode, length: *length };
-        let end = if folder.has(&id.to_hex()) {
-            match rename(export, folder, &mut parents, id, path, *inode, flags) {
-                Ok(()) => committed,
-                Err(error) => Entry::Aborted { code: error.code },
+        let end = match (folder.inode(&id.to_hex()), export.stat(path)) {
+            (Ok(Some(partial)), _) if partial == *inode => {
+                match rename(export, folder, &mut parents, id, path, *inode, flags) {
+                    Ok(()) => committed,
+                    Err(error) => Entry::Aborted { code: error.code },
+                }
             }
-        } else if export.stat(path).is_ok_and(|stat| stat.inode == *inode) {
-            committed
-        } else {
-            // It went with a directory that was not durable yet, or somebody has taken it away since:
-            // either way it has to come again.
-            Entry::Aborted { code: ErrorCode::NotFound }
+            (_, Ok(found)) if found.inode == *inode => committed,
+            (Ok(_), Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
+                Entry::Aborted { code: ErrorCode::NotFound }
+            }
+            (Ok(_) | Err(_), _) => continue,
         };
         ends.push((id, end));
     }
@@ -316,11 +371,8 @@ pub(crate) fn finish_intents(
     }
     // The rename may have happened before the stop without being durable.
     export.root().sync_file_system()?;
-    let aborted: Vec<TransferId> =
-        ends.iter().filter(|(_, e)| matches!(e, Entry::Aborted { .. })).map(|(id, _)| *id).collect();
-    let all: Vec<TransferId> = ends.iter().map(|(id, _)| *id).collect();
+    let ended: Vec<TransferId> = ends.iter().map(|(id, _)| *id).collect();
     journal.append(time_s, ends).map_err(journal_error)?;
-    aborted.iter().for_each(|id| folder.discard(&id.to_hex()));
-    all.iter().for_each(|id| folder.discard_mark(&id.to_hex()));
+    ended.iter().for_each(|id| folder.discard(&id.to_hex()));
     Ok(())
 }
