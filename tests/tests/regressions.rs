@@ -50,3 +50,17 @@ fn a_file_that_is_busy_has_not_failed() {
 fn a_job_that_is_done_stays_done() {
     check(Edition::Second, &[879, 885]);
 }
+
+/// A path that failed at once made a dirty beacon be read back at full speed; and a process that left waited for
+/// the retry of a write that it would not make.
+#[test]
+fn a_failing_path_does_not_keep_the_loop_busy() {
+    check(Edition::Third, &[2072]);
+}
+
+/// A clock that jumped made partial files look abandoned; they were removed without a word, and whoever had
+/// permitted their publication stayed in doubt for ever.
+#[test]
+fn what_is_called_old_is_aborted_first() {
+    check(Edition::Third, &[3_004_568, 3_094_967]);
+}

@@ -108,7 +108,7 @@ impl Receiving {
                 }
             };
             if shared.users == 0 {
-                folder.discard_old(&lock(&journal), time_s);
+                folder.discard_old(&mut lock(&journal), time_s).map_err(journal_error)?;
             }
             shared.users += 1;
             (folder, journal)

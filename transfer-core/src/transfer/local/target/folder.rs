@@ -19,6 +19,7 @@ use crate::transfer::name::PARTIAL_FOLDER;
 use crate::transfer::store::TransferId;
 use byteorder::{ByteOrder, LittleEndian};
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 const MARK_MAGIC: &[u8; 8] = b"DWMARK01";
@@ -123,24 +124,36 @@ impl PartialFolder {
     }
 
     /// Removes what nobody came back for, and at once what is left of streams; what the journal wants to
-    /// publish stays, and so does what another process has locked.
-    pub(crate) fn discard_old(&self, journal: &Journal, time_s: u64) {
-        let Ok(names) = names_of(&*self.0) else { return };
+    /// publish stays, and so does what another process has locked. A transfer id whose partial file goes is
+    /// first journalled as ABORTED: whoever has issued a permit for it must not be left in doubt for ever,
+    /// however wrong the clock is that calls it old.
+    ///
+    /// # Errors
+    /// Those of the journal; then nothing is removed.
+    pub(crate) fn discard_old(&self, journal: &mut Journal, time_s: u64) -> io::Result<()> {
+        let Ok(names) = names_of(&*self.0) else { return Ok(()) };
         let is_mark = |name: &&Vec<u8>| name.ends_with(STREAM_SUFFIX.as_bytes());
         let streams: BTreeSet<TransferId> =
             names.iter().filter(is_mark).filter_map(|name| parse_hex(name)).collect();
-        // Sorted: a partial file comes before its marks, so that it never lacks them.
-        for name in &names {
+        let is_old = |name: &&Vec<u8>| {
             let id = parse_hex(name);
             let intended = id.is_some_and(|id| matches!(journal.find(&id), Some(Entry::Intent { .. })));
             let is_stream = id.is_some_and(|id| streams.contains(&id) && !self.is_locked(&name[..HEX_BYTES]));
-            let Ok(stat) = self.0.stat_entry(name) else { continue };
+            let Ok(stat) = self.0.stat_entry(name) else { return false };
             // The time of the inode: that of the content is the source's for complete files.
             let age = time_s.saturating_sub(u64::try_from(stat.ctime_s).unwrap_or(u64::MAX));
-            if !intended && (is_stream || age > ABANDONED_SECONDS) {
-                let _ = self.0.remove_file(name);
-            }
+            !intended && (is_stream || age > ABANDONED_SECONDS)
+        };
+        let old: Vec<_> = names.iter().filter(is_old).collect();
+        let ids = old.iter().filter(|name| name.len() == HEX_BYTES).filter_map(|name| parse_hex(name));
+        let unknown = ids.filter(|id| journal.find(id).is_none());
+        let aborted = unknown.map(|id| (id, Entry::Aborted { code: ErrorCode::Interrupted })).collect();
+        journal.append(time_s, aborted)?;
+        // Sorted: a partial file comes before its marks, so that it never lacks them.
+        for name in old {
+            let _ = self.0.remove_file(name);
         }
+        Ok(())
     }
 
     /// How many bytes of a partial file for `size` bytes are durable.
