@@ -105,7 +105,7 @@ fn look(disks: &[SharedDisk], volumes: &[&Wanted]) -> Result<usize, String> {
     let mut volume = opened.volume;
     let layout = volume.layout().clone();
     let is_it = |wanted: &&Wanted| wanted.layout.master.volume_id == layout.master.volume_id;
-    let which = volumes.iter().position(|wanted| is_it(wanted));
+    let which = volumes.iter().position(is_it);
     let which = which.expect("what opens is the old volume or the new one");
     assert!(layout.table == volumes[which].layout.table, "volume {which} opens with another table");
     let master = volume.device_mut(0).expect("a volume has a master");
