@@ -1,9 +1,12 @@
 //! The table of deliberately broken builds: what each one takes out of the sources, and who must notice.
 //!
-//! A guard that no test misses when it is gone is no guard. Each row of `tests/sabotage.toml` replaces exact
-//! texts by others; keeps true: a text that does not stand in its file exactly once is an error, so that a
-//! guard that moved is noticed. Not here: building and running (the program `sabotage`).
+//! A guard that nobody misses when it is gone is no guard. Each row of `tests/sabotage.toml` has other texts
+//! for exact texts of the sources. All of them go into one copy, behind switches (a variable of the
+//! environment says which row is on), so that one build serves every row. Keeps true: a text that does not
+//! stand in its file exactly once is an error, so that a guard that moved is noticed. Not here: building and
+//! running (the program `sabotage`).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -131,30 +134,91 @@ fn parse_row(row: &Table) -> Result<Sabotage, SabotageError> {
     Ok(Sabotage { name, guard, rule, edits, catcher })
 }
 
-impl Sabotage {
-    /// The changed files: name and text of each.
-    ///
-    /// # Errors
-    /// If a text is not there exactly once.
-    pub fn apply(&self, workspace: &Path) -> Result<Vec<(String, String)>, SabotageError> {
-        let mut files: Vec<(String, String)> = Vec::new();
-        for edit in &self.edits {
-            let index = match files.iter().position(|(file, _)| *file == edit.file) {
-                Some(index) => index,
-                None => {
-                    files.push((edit.file.clone(), read(&workspace.join(&edit.file))?));
-                    files.len() - 1
-                }
-            };
-            let count = files[index].1.matches(&edit.old).count();
-            if count != 1 {
-                let (name, file, old) = (self.name.clone(), edit.file.clone(), edit.old.clone());
-                return Err(SabotageError::Moved { name, file, count, old });
+/// The crate below all others, which carries the switch, and where it goes in the copy.
+const SWITCH_FILE: &str = "storage-mapping/src/lib.rs";
+/// The variable that says which row is on, by its number from 1.
+pub const SWITCH_VARIABLE: &str = "DISKWIRE_SABOTAGE";
+const SWITCH: &str = r#"
+/// Whether one of these rows of the table of broken builds is on.
+#[must_use]
+pub fn sabotaged(rows: &[u32]) -> bool {
+    static ROW: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+    let row = || std::env::var("DISKWIRE_SABOTAGE").ok().and_then(|row| row.parse().ok());
+    rows.contains(ROW.get_or_init(|| row().unwrap_or(0)))
+}
+"#;
+
+/// A text of a file, and what takes its place in which rows.
+struct Spot<'a> {
+    start: usize,
+    old: &'a str,
+    /// Each other text with the numbers of its rows.
+    new: Vec<(&'a str, Vec<usize>)>,
+}
+
+/// The files of the workspace with every row's texts behind switches: name and text of each.
+///
+/// # Errors
+/// If a text is not there exactly once, or two of them overlap.
+pub fn switched(rows: &[Sabotage], workspace: &Path) -> Result<BTreeMap<String, String>, SabotageError> {
+    let mut files: BTreeMap<&str, (String, Vec<Spot<'_>>)> = BTreeMap::new();
+    for (row, number) in rows.iter().zip(1..) {
+        for edit in &row.edits {
+            if !files.contains_key(edit.file.as_str()) {
+                files.insert(&edit.file, (read(&workspace.join(&edit.file))?, Vec::new()));
             }
-            files[index].1 = files[index].1.replacen(&edit.old, &edit.new, 1);
+            let (text, spots) = files.get_mut(edit.file.as_str()).expect("it was read just now");
+            let count = text.matches(&edit.old).count();
+            let start = text.find(&edit.old).filter(|_| count == 1).ok_or_else(|| SabotageError::Moved {
+                name: row.name.clone(),
+                file: edit.file.clone(),
+                count,
+                old: edit.old.clone(),
+            })?;
+            let overlaps =
+                |spot: &&Spot<'_>| spot.start < start + edit.old.len() && start < spot.start + spot.old.len();
+            match spots.iter().find(overlaps).map(|spot| (spot.start, spot.old)) {
+                Some(same) if same != (start, &edit.old) => {
+                    let what = format!("its text overlaps another row's: {}", edit.old);
+                    return Err(SabotageError::Row { name: row.name.clone(), what });
+                }
+                Some(_) => {}
+                None => spots.push(Spot { start, old: &edit.old, new: Vec::new() }),
+            }
+            let spot = spots.iter_mut().find(|spot| spot.start == start).expect("it is there now");
+            match spot.new.iter_mut().find(|(new, _)| *new == edit.new) {
+                Some((_, numbers)) => numbers.push(number),
+                None => spot.new.push((&edit.new, vec![number])),
+            }
         }
-        Ok(files)
     }
+    let mut result: BTreeMap<String, String> = files
+        .into_iter()
+        .map(|(file, (text, spots))| (file.to_owned(), with_switches(text, spots)))
+        .collect();
+    let switch = match result.remove(SWITCH_FILE) {
+        Some(text) => text + SWITCH,
+        None => read(&workspace.join(SWITCH_FILE))? + SWITCH,
+    };
+    result.insert(SWITCH_FILE.to_owned(), switch);
+    Ok(result)
+}
+
+/// What ends with a semicolon are statements, all else is an expression.
+fn with_switches(mut text: String, mut spots: Vec<Spot<'_>>) -> String {
+    spots.sort_by_key(|spot| std::cmp::Reverse(spot.start));
+    for Spot { start, old, new } in spots {
+        let mut switch = String::new();
+        for (new, rows) in new {
+            switch.push_str(&format!("if storage_mapping::sabotaged(&{rows:?}) {{ {new} }} else "));
+        }
+        switch.push_str(&format!("{{ {old} }}"));
+        if !old.ends_with(';') {
+            switch = format!("({switch})");
+        }
+        text.replace_range(start..start + old.len(), &switch);
+    }
+    text
 }
 
 fn read(path: &Path) -> Result<String, SabotageError> {

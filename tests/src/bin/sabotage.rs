@@ -1,14 +1,16 @@
-//! Builds the workspace with one guard less, again and again, and says who noticed.
+//! Runs the program with one guard less, again and again, and says who noticed.
 //!
 //! ```text
 //! cargo run --release -p system-tests --bin sabotage                    every row of tests/sabotage.toml
 //! cargo run --release -p system-tests --bin sabotage -- --only WORD     rows with WORD in their name or who notices
 //! ```
 //!
-//! Works on a copy of the tracked files in `target/sabotage`, with one build folder for all, so that the
-//! working tree is never broken. First the unbroken copy must be found sound by everybody who is asked
-//! later. The table comes as Markdown. Not here: the rows and their texts (`system_tests::sabotage`).
+//! Works on a copy of the tracked files in `target/sabotage`, which is built once with every row behind a
+//! switch; the working tree is never broken. First the copy with all switches off must be found sound by
+//! everybody who is asked later. The table comes as Markdown. Not here: the rows and their texts
+//! (`system_tests::sabotage`).
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use system_tests::plan::Plan;
 use system_tests::runner::{Seeds, run_plan, run_seeds};
-use system_tests::sabotage::{Catcher, Sabotage, load, workspace};
+use system_tests::sabotage::{Catcher, SWITCH_VARIABLE, Sabotage, load, switched, workspace};
 
 /// Seeds within which the simulator must notice.
 const SEEDS: u64 = 10_000;
@@ -85,21 +87,21 @@ fn run_simulator(args: &[String]) -> ExitCode {
 
 fn run_table(only: &str, seeds: u64) -> Result<bool, Box<dyn Error>> {
     let original = workspace();
-    let mut rows = load(&original)?;
-    // Every text is looked for before anything is built.
-    rows.iter().try_for_each(|row| row.apply(&original).map(drop))?;
-    rows.retain(|row| format!("{} {:?}", row.name, row.catcher).contains(only));
+    let all_rows = load(&original)?;
+    let broken = switched(&all_rows, &original)?;
+    let asked = |row: &&Sabotage| format!("{} {:?}", row.name, row.catcher).contains(only);
+    let rows: Vec<(usize, &Sabotage)> = (1..).zip(&all_rows).filter(|(_, row)| asked(row)).collect();
     let scratch = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(target) => PathBuf::from(target).join("sabotage"),
         None => original.join("target/sabotage"),
     };
     let copy = Copy { original, folder: scratch.join("workspace"), target: scratch.join("target"), seeds };
-    copy.refresh()?;
+    copy.refresh(&broken)?;
     copy.check_sound(&rows)?;
     println!("| what is taken away | rule | noticed by | seeds | seconds |\n|---|---|---|--:|--:|");
     let mut all = true;
-    for row in &rows {
-        let told = copy.run_broken(row).map_err(|error| error.to_string());
+    for (number, row) in rows {
+        let told = copy.run_broken(number, row).map_err(|error| error.to_string());
         let (line, good) = match &told {
             Ok(told) => line_of(row, told),
             Err(error) => (format!("`{}`: {error}", row.name), false),
@@ -130,12 +132,13 @@ fn line_of(row: &Sabotage, told: &Told) -> (String, bool) {
 }
 
 impl Copy {
-    /// Makes the copy the same as the tracked files; what is the same already keeps its time.
-    fn refresh(&self) -> Result<(), Box<dyn Error>> {
+    /// Makes the copy: the tracked files, some with switches. What is the same already keeps its time.
+    fn refresh(&self, broken: &BTreeMap<String, String>) -> Result<(), Box<dyn Error>> {
         let listed = Command::new("git").arg("ls-files").current_dir(&self.original).output()?;
         for name in String::from_utf8(listed.stdout)?.lines() {
             let (from, to) = (self.original.join(name), self.folder.join(name));
-            let Ok(bytes) = fs::read(&from) else { continue };
+            let bytes = broken.get(name).map(|text| text.clone().into_bytes());
+            let Some(bytes) = bytes.or_else(|| fs::read(&from).ok()) else { continue };
             if fs::read(&to).is_ok_and(|there| there == bytes) {
                 continue;
             }
@@ -145,25 +148,26 @@ impl Copy {
         Ok(())
     }
 
-    fn cargo(&self, args: &[&str]) -> std::io::Result<Output> {
+    fn cargo(&self, row: usize, args: &[&str]) -> std::io::Result<Output> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         Command::new(cargo)
             .args(args)
             .current_dir(&self.folder)
             .env("CARGO_TARGET_DIR", &self.target)
+            .env(SWITCH_VARIABLE, row.to_string())
             .env_remove("CARGO_MANIFEST_DIR")
             .output()
     }
 
     /// Everybody who is asked later must find nothing in the unbroken copy.
-    fn check_sound(&self, rows: &[Sabotage]) -> Result<(), Box<dyn Error>> {
+    fn check_sound(&self, rows: &[(usize, &Sabotage)]) -> Result<(), Box<dyn Error>> {
         let mut asked: Vec<&Catcher> = Vec::new();
-        for row in rows {
+        for (_, row) in rows {
             if matches!(row.catcher, Catcher::Nobody(_)) || asked.contains(&&row.catcher) {
                 continue;
             }
             asked.push(&row.catcher);
-            let told = self.ask(&row.catcher, SOUND_SEEDS.min(self.seeds))?;
+            let told = self.ask(0, &row.catcher, SOUND_SEEDS.min(self.seeds))?;
             if let Some(found) = told.found {
                 return Err(format!("the unbroken build is not sound: {found}").into());
             }
@@ -172,35 +176,29 @@ impl Copy {
         Ok(())
     }
 
-    fn run_broken(&self, row: &Sabotage) -> Result<Told, Box<dyn Error>> {
-        let files = row.apply(&self.original)?;
-        for (file, text) in &files {
-            fs::write(self.folder.join(file), text)?;
-        }
+    fn run_broken(&self, number: usize, row: &Sabotage) -> Result<Told, Box<dyn Error>> {
         let seeds = if matches!(row.catcher, Catcher::Nobody(_)) { SOUND_SEEDS } else { self.seeds };
-        let told = self.ask(&row.catcher, seeds);
-        for (file, _) in &files {
-            fs::copy(self.original.join(file), self.folder.join(file))?;
-        }
-        told
+        self.ask(number, &row.catcher, seeds)
     }
 
-    fn ask(&self, catcher: &Catcher, seeds: u64) -> Result<Told, Box<dyn Error>> {
+    fn ask(&self, row: usize, catcher: &Catcher, seeds: u64) -> Result<Told, Box<dyn Error>> {
         match catcher {
-            Catcher::Seeds | Catcher::Nobody(_) => self.ask_simulator(seeds, &[]),
-            Catcher::PowerLosses => self.ask_simulator(seeds, &["power"]),
-            Catcher::Test(args) => self.ask_test(args),
+            Catcher::Seeds | Catcher::Nobody(_) => self.ask_simulator(row, seeds, &[]),
+            Catcher::PowerLosses => self.ask_simulator(row, seeds, &["power"]),
+            Catcher::Test(args) => self.ask_test(row, args),
         }
     }
 
-    fn ask_simulator(&self, seeds: u64, how: &[&str]) -> Result<Told, Box<dyn Error>> {
-        let built = self.cargo(&["build", "-p", "system-tests", "--bin", "sabotage"])?;
+    fn ask_simulator(&self, row: usize, seeds: u64, how: &[&str]) -> Result<Told, Box<dyn Error>> {
+        let built = self.cargo(row, &["build", "-p", "system-tests", "--bin", "sabotage"])?;
         if !built.status.success() {
             return Err(format!("it does not build:\n{}", text_of(&built)).into());
         }
         let start = Instant::now();
         let program = self.target.join("debug/sabotage");
-        let output = Command::new(program).args(["seeds", &seeds.to_string()]).args(how).output()?;
+        let mut command = Command::new(program);
+        command.args(["seeds", &seeds.to_string()]).args(how).env(SWITCH_VARIABLE, row.to_string());
+        let output = command.output()?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let (number, found) = text.split_once(' ').unwrap_or((&text, ""));
         let seeds = number.parse().ok();
@@ -214,12 +212,12 @@ impl Copy {
         Ok(Told { found, seeds, took: start.elapsed() })
     }
 
-    fn ask_test(&self, args: &[String]) -> Result<Told, Box<dyn Error>> {
+    fn ask_test(&self, row: usize, args: &[String]) -> Result<Told, Box<dyn Error>> {
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         let (options, filter) = args.split_at(args.iter().position(|arg| *arg == "--").unwrap_or(args.len()));
         let mut build = vec!["test", "--no-run"];
         build.extend(options);
-        let built = self.cargo(&build)?;
+        let built = self.cargo(row, &build)?;
         if !built.status.success() {
             return Err(format!("it does not build:\n{}", text_of(&built)).into());
         }
@@ -227,7 +225,7 @@ impl Copy {
         let mut run = vec!["test"];
         run.extend(options);
         run.extend(filter);
-        let output = self.cargo(&run)?;
+        let output = self.cargo(row, &run)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if output.status.success() && !text.contains("test result: ok. ") {
             return Err("no such test".into());
