@@ -126,3 +126,23 @@ fn a_ring_after_the_scan_causes_another_scan() {
     assert!(look(3), "this ring came after the scan of the last one");
     assert!(!look(3));
 }
+
+/// Rule 39: a reader that is slow says so by its limit.
+#[test]
+fn a_writer_stops_at_the_readers_limit() {
+    let mut pool = segments();
+    let (mut writer, mut random) = writing(&mut pool);
+    let buffers = BufferPool::new();
+    let mut sealed = |writer: &mut Writer, pool: &mut SegmentPool| {
+        let payload = Payload::copy_of(&buffers, &[7; 500]);
+        let segment = Segment { kind: SegmentKind::Data, request: 1, offset: 0, last: false, payload };
+        writer.push(START, segment, pool, &mut random);
+        std::iter::from_fn(|| writer.poll_action()).count()
+    };
+    (2..=8).for_each(|_| assert_eq!(sealed(&mut writer, &mut pool), 1, "the window has room"));
+    let mut other = SeededRandom::new(&[3; 32]);
+    writer.handle_marks(START, 4, 8, 1000, &[], &mut pool, &mut other).unwrap();
+    assert_eq!(sealed(&mut writer, &mut pool), 0, "the reader has not granted number 9");
+    writer.handle_marks(START, 4, 9, 1000, &[], &mut pool, &mut other).unwrap();
+    assert!(writer.poll_action().is_some());
+}
