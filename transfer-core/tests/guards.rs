@@ -9,24 +9,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use storage_mapping::{BufferPool, Instant};
+use storage_mapping::{Buffer, BufferPool, Instant};
 use transfer_core::format::host_table::HostRecord;
 use transfer_core::format::process_segment_pointer_table::ENTRIES_BYTES;
 use transfer_core::format::segment::Direction;
 use transfer_core::payload::{Payload, Segment, SegmentKind};
+use transfer_core::protocol::connection::IoCommand;
 use transfer_core::protocol::discovery::BellWatcher;
+use transfer_core::protocol::endpoint::Identity;
+use transfer_core::protocol::owner_mac::OwnerKey;
 use transfer_core::protocol::pool::SegmentPool;
 use transfer_core::protocol::seal::{SealDone, XaesKey};
+use transfer_core::protocol::startup::{LocalState, Startup, StartupIo, StartupStep};
 use transfer_core::protocol::writer::{Stream, Writer, WriterAction};
 use transfer_core::random::SeededRandom;
-use volume::header::Place;
+use volume::Layout;
+use volume::header::{HEADER_BYTES, Header, Place};
 use volume::layout::{PlannedDevice, VolumePlan};
-use volume::record::Text;
+use volume::record::{Record, Text};
 
 const START: Instant = Instant(1_000_000_000);
 const CONNECTION: u64 = 1;
 
-fn segments() -> SegmentPool {
+fn volume_of_two() -> (Layout, HostRecord) {
     let admin = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
     let plan = VolumePlan {
         devices: vec![PlannedDevice::new("m", 6000).unwrap()],
@@ -39,6 +44,11 @@ fn segments() -> SegmentPool {
     };
     let layout = plan.layout(&admin).unwrap();
     let record = HostRecord::new(&layout, 0, Text::new("alpha").unwrap(), [1; 32], 0, &admin);
+    (layout, record)
+}
+
+fn segments() -> SegmentPool {
+    let (layout, record) = volume_of_two();
     let mut pool = SegmentPool::new(&layout, &record);
     pool.open(CONNECTION);
     pool
@@ -145,4 +155,29 @@ fn a_writer_stops_at_the_readers_limit() {
     assert_eq!(sealed(&mut writer, &mut pool), 0, "the reader has not granted number 9");
     writer.handle_marks(START, 4, 9, 1000, &[], &mut pool, &mut other).unwrap();
     assert!(writer.poll_action().is_some());
+}
+
+/// Rule 11: a life that nobody remembers on the volume is remembered on the host.
+#[test]
+fn every_life_has_a_higher_incarnation() {
+    let (layout, record) = volume_of_two();
+    let (key, buffers) = (OwnerKey::new(&[1; 32]), BufferPool::new());
+    let local = LocalState { incarnation: 41, nonces: Vec::new() };
+    let identity = Identity { lane: 0, name: record.name, incarnation: 0, nonce: [5; 16] };
+    let mut startup = Startup::new(&layout, local, identity);
+    while let Some(step) = startup.poll() {
+        match step {
+            StartupStep::Io(io, IoCommand::Read { length, .. }) => {
+                let zeros = Buffer::copy_of(&vec![0; length]);
+                startup.handle_io(START, &layout, &key, &buffers, io, true, Some(&zeros));
+            }
+            StartupStep::Io(StartupIo::Claim, IoCommand::Write { bytes, durable, .. }) => {
+                let header = Header::parse(&bytes[..HEADER_BYTES]).unwrap();
+                assert_eq!((header.incarnation, durable), (42, true));
+                return;
+            }
+            other => panic!("it claims its lane first: {other:?}"),
+        }
+    }
+    panic!("it claims its lane");
 }
