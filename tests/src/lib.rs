@@ -12,7 +12,7 @@
 //! * [`files`]: what is sent, and where it must be in the end;
 //! * [`checker`]: what must hold, one promise a file;
 //! * [`trace`]: what happened, as lines and as one number;
-//! * [`runner`]: many seeds.
+//! * [`runner`]: many seeds; [`sabotage`]: builds that are broken on purpose, which they must find out.
 //!
 //! What holds: one thread per run, no clock but the virtual one, no chance but the seed's; the code under
 //! test is the program's own, from the node down. Not here: the program's event loop, real devices.
@@ -31,6 +31,8 @@ pub mod models;
 pub mod plan;
 pub mod runner;
 pub mod script;
+
+pub mod sabotage;
 pub mod site;
 pub mod snapshot;
 pub mod stand_in;

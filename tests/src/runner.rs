@@ -6,7 +6,7 @@
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::fault::FaultCounters;
@@ -35,6 +35,8 @@ pub struct Seeds {
     pub limit: Duration,
     /// How many run at once; 0 = as many as there are processors.
     pub threads: usize,
+    /// No further one is begun after the first that broke a promise.
+    pub stops_at_first: bool,
 }
 
 /// What many runs were like.
@@ -107,7 +109,7 @@ pub fn run_plan(plan: Plan, printed: bool) -> Result<Report, String> {
 #[must_use]
 pub fn run_seeds(seeds: Seeds, told: &(dyn Fn() + Sync)) -> Summary {
     let next = AtomicU64::new(seeds.first);
-    let summary = Mutex::new(Summary::default());
+    let (summary, is_over) = (Mutex::new(Summary::default()), AtomicBool::new(false));
     let start = std::time::Instant::now();
     let threads = match seeds.threads {
         0 => std::thread::available_parallelism().map_or(2, usize::from),
@@ -118,10 +120,12 @@ pub fn run_seeds(seeds: Seeds, told: &(dyn Fn() + Sync)) -> Summary {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed - seeds.first >= seeds.count || start.elapsed() >= seeds.limit {
+                    let is_last = is_over.load(Ordering::Relaxed) || start.elapsed() >= seeds.limit;
+                    if is_last || seed - seeds.first >= seeds.count {
                         return;
                     }
                     let outcome = run_seed(seed, false);
+                    is_over.fetch_or(seeds.stops_at_first && outcome.is_err(), Ordering::Relaxed);
                     summary.lock().expect("no run panics outside its catch").add(seed, outcome);
                     told();
                 }

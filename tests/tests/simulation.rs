@@ -18,7 +18,7 @@ fn many_seeds_keep_every_promise() {
     let asked = number("DISKWIRE_SIM_SEEDS");
     let limit = if asked.is_some() { Duration::MAX } else { LIMIT };
     let start = Instant::now();
-    let seeds = Seeds { first, count: asked.unwrap_or(5000), limit, threads: 0 };
+    let seeds = Seeds { first, count: asked.unwrap_or(5000), limit, threads: 0, stops_at_first: false };
     let summary = run_seeds(seeds, &|| {});
     let took = start.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "shown with a decimal")]

@@ -26,6 +26,9 @@ pub struct SimArgs {
     /// Run this one seed.
     #[arg(long, value_name = "S", conflicts_with_all = ["seeds", "from"])]
     pub seed: Option<u64>,
+    /// Begin no further seed after the first that broke a promise.
+    #[arg(long, conflicts_with = "seed")]
+    pub stop_at_first: bool,
     /// Show every event of the seed, with its time.
     #[arg(long, requires = "seed")]
     pub trace: bool,

@@ -63,7 +63,13 @@ fn run_many(args: &SimArgs) -> Result<Exit, CommandError> {
     });
     let style = "{bar:30} {human_pos}/{human_len} seeds, {per_sec}, {eta} left";
     bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let seeds = Seeds { first: args.from, count: args.seeds, limit: Duration::MAX, threads: args.threads };
+    let seeds = Seeds {
+        first: args.from,
+        count: args.seeds,
+        limit: Duration::MAX,
+        threads: args.threads,
+        stops_at_first: args.stop_at_first,
+    };
     let start = std::time::Instant::now();
     let summary = run_seeds(seeds, &|| bar.inc(1));
     bar.finish_and_clear();

@@ -42,14 +42,16 @@ impl Nonces {
     /// Looks at one write.
     ///
     /// # Panics
-    /// If it reuses a nonce.
+    /// If it reuses a nonce, or a segment has none.
     pub fn check(&self, now: Instant, at: BlockAddress, data: &[u8]) {
         let region = |number: usize| {
             let region = self.layout.master.region(number);
             at.device == 0 && (region.start..region.start + region.blocks).contains(&at.block)
         };
         if self.layout.segment_at(at).is_some() {
-            self.seal(now, at, &data[NONCE_OFFSET..NONCE_OFFSET + NONCE_BYTES], data);
+            let nonce = &data[NONCE_OFFSET..NONCE_OFFSET + NONCE_BYTES];
+            assert!(nonce.iter().any(|byte| *byte != 0), "{now}: the segment at {at} has no nonce");
+            self.seal(now, at, nonce, data);
         } else if region(5) {
             for page in data.chunks_exact(BLOCK_BYTES) {
                 let nonce = &page[COMMAND_NONCE_OFFSET..COMMAND_NONCE_OFFSET + NONCE_BYTES];

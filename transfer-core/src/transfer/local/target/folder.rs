@@ -138,11 +138,12 @@ impl PartialFolder {
         let is_old = |name: &&Vec<u8>| {
             let id = parse_hex(name);
             let intended = id.is_some_and(|id| matches!(journal.find(&id), Some(Entry::Intent { .. })));
-            let is_stream = id.is_some_and(|id| streams.contains(&id) && !self.is_locked(&name[..HEX_BYTES]));
+            let is_stream = id.is_some_and(|id| streams.contains(&id));
+            let is_locked = id.is_some() && self.is_locked(&name[..HEX_BYTES]);
             let Ok(stat) = self.0.stat_entry(name) else { return false };
             // The time of the inode: that of the content is the source's for complete files.
             let age = time_s.saturating_sub(u64::try_from(stat.ctime_s).unwrap_or(u64::MAX));
-            !intended && (is_stream || age > ABANDONED_SECONDS)
+            !intended && !is_locked && (is_stream || age > ABANDONED_SECONDS)
         };
         let old: Vec<_> = names.iter().filter(is_old).collect();
         let ids = old.iter().filter(|name| name.len() == HEX_BYTES).filter_map(|name| parse_hex(name));

@@ -1,0 +1,183 @@
+//! Guards that no run of the simulator misses, because another one stands behind them: each alone.
+//!
+//! Without them nothing wrong is delivered; reads, rings and time are lost. So what they promise is said
+//! here. Not here: what a build without them does (`tests/sabotage.toml`).
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::signature::Ed25519KeyPair;
+use storage_mapping::{Buffer, BufferPool, Instant};
+use transfer_core::format::host_table::HostRecord;
+use transfer_core::format::process_segment_pointer_table::ENTRIES_BYTES;
+use transfer_core::format::segment::Direction;
+use transfer_core::payload::{Payload, Segment, SegmentKind};
+use transfer_core::protocol::connection::IoCommand;
+use transfer_core::protocol::discovery::BellWatcher;
+use transfer_core::protocol::endpoint::Identity;
+use transfer_core::protocol::owner_mac::OwnerKey;
+use transfer_core::protocol::pool::SegmentPool;
+use transfer_core::protocol::seal::{SealDone, XaesKey};
+use transfer_core::protocol::startup::{LocalState, Startup, StartupIo, StartupStep};
+use transfer_core::protocol::writer::{Stream, Writer, WriterAction};
+use transfer_core::random::SeededRandom;
+use volume::Layout;
+use volume::header::{HEADER_BYTES, Header, Place};
+use volume::layout::{PlannedDevice, VolumePlan};
+use volume::record::{Record, Text};
+
+const START: Instant = Instant(1_000_000_000);
+const CONNECTION: u64 = 1;
+
+fn volume_of_two() -> (Layout, HostRecord) {
+    let admin = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
+    let plan = VolumePlan {
+        devices: vec![PlannedDevice::new("m", 6000).unwrap()],
+        lanes: 2,
+        connections: 4,
+        segment_payload_bytes: 1 << 16,
+        volume_id: [3; 16],
+        time_id: 1,
+        unix_filename: "m".into(),
+    };
+    let layout = plan.layout(&admin).unwrap();
+    let record = HostRecord::new(&layout, 0, Text::new("alpha").unwrap(), [1; 32], 0, &admin);
+    (layout, record)
+}
+
+fn segments() -> SegmentPool {
+    let (layout, record) = volume_of_two();
+    let mut pool = SegmentPool::new(&layout, &record);
+    pool.open(CONNECTION);
+    pool
+}
+
+/// A writer whose first segment is on its way to the disk.
+fn writing(pool: &mut SegmentPool) -> (Writer, SeededRandom) {
+    let stream = Stream {
+        volume_id: [3; 16],
+        connection_id: [1; 16],
+        direction: Direction::ToConnector,
+        owner: 0,
+        incarnation: 1,
+        nonce_low: 2,
+        table: Place { volume_id: [3; 16], owner: 0, index: 0, device: 0, block: 9 },
+        key: Arc::new(XaesKey::new(&[1; 32])),
+    };
+    let (buffers, mut random) = (BufferPool::new(), SeededRandom::new(&[2; 32]));
+    let mut writer = Writer::new(CONNECTION, stream, 8, 17);
+    let payload = Payload::copy_of(&buffers, &[7; 5000]);
+    let segment = Segment { kind: SegmentKind::Data, request: 1, offset: 0, last: false, payload };
+    writer.push(START, segment, pool, &mut random);
+    let Some(WriterAction::Work { seq, attempt, work }) = writer.poll_action() else {
+        panic!("it seals first")
+    };
+    let SealDone::Sealed(bytes, prefix) = work.run(&buffers) else { panic!("it seals") };
+    writer.handle_sealed(START, seq, attempt, bytes, prefix);
+    assert!(matches!(writer.poll_action(), Some(WriterAction::Write { seq: 1, attempt: 0, .. })));
+    (writer, random)
+}
+
+/// Rule 34.
+#[test]
+fn an_entry_is_published_when_its_segment_is_written() {
+    let mut pool = segments();
+    let (mut writer, mut random) = writing(&mut pool);
+    let mut area = [0; ENTRIES_BYTES];
+    assert_eq!(writer.emit_entries(&mut area), 0, "its write is in flight");
+    writer.handle_written(START, 1, 0, true, &mut pool, &mut random).unwrap();
+    assert_eq!(writer.emit_entries(&mut area), 1);
+}
+
+/// Rule 41.
+#[test]
+fn a_segment_whose_write_is_in_flight_is_not_free() {
+    let mut pool = segments();
+    let (mut writer, mut random) = writing(&mut pool);
+    writer.handle_closed(START, &mut pool);
+    assert_eq!(pool.free_count(), pool.total() - 1, "the disk may still write to it");
+    assert!(!writer.is_quiet());
+    writer.handle_written(START, 1, 0, true, &mut pool, &mut random).unwrap();
+    assert_eq!(pool.free_count(), pool.total());
+}
+
+/// Rule 43.
+#[test]
+fn a_segment_in_doubt_rests() {
+    let mut pool = segments();
+    let place = pool.take(CONNECTION, None).unwrap();
+    pool.give(START, CONNECTION, place, true);
+    pool.handle_timeout(START + Duration::from_secs(179));
+    assert_eq!(pool.free_count(), pool.total() - 1);
+    pool.handle_timeout(START + Duration::from_secs(180));
+    assert_eq!(pool.free_count(), pool.total());
+}
+
+/// Rule 17: between the scan and the next look at the bell somebody may have rung.
+#[test]
+fn a_ring_after_the_scan_causes_another_scan() {
+    let mut bell = BellWatcher::new(START, Duration::from_secs(30), Duration::from_millis(20));
+    let mut now = START;
+    let mut look = |value: u8| {
+        now = now + Duration::from_secs(1);
+        bell.handle_bell(now, Some(&[value; 32]));
+        let scans = bell.poll_scan(now);
+        if scans {
+            bell.handle_scanned(now, false);
+        }
+        scans
+    };
+    look(1);
+    look(1);
+    assert!(!look(1), "nobody rang");
+    assert!(look(2));
+    assert!(look(3), "this ring came after the scan of the last one");
+    assert!(!look(3));
+}
+
+/// Rule 39: a reader that is slow says so by its limit.
+#[test]
+fn a_writer_stops_at_the_readers_limit() {
+    let mut pool = segments();
+    let (mut writer, mut random) = writing(&mut pool);
+    let buffers = BufferPool::new();
+    let mut sealed = |writer: &mut Writer, pool: &mut SegmentPool| {
+        let payload = Payload::copy_of(&buffers, &[7; 500]);
+        let segment = Segment { kind: SegmentKind::Data, request: 1, offset: 0, last: false, payload };
+        writer.push(START, segment, pool, &mut random);
+        std::iter::from_fn(|| writer.poll_action()).count()
+    };
+    (2..=8).for_each(|_| assert_eq!(sealed(&mut writer, &mut pool), 1, "the window has room"));
+    let mut other = SeededRandom::new(&[3; 32]);
+    writer.handle_marks(START, 4, 8, 1000, &[], &mut pool, &mut other).unwrap();
+    assert_eq!(sealed(&mut writer, &mut pool), 0, "the reader has not granted number 9");
+    writer.handle_marks(START, 4, 9, 1000, &[], &mut pool, &mut other).unwrap();
+    assert!(writer.poll_action().is_some());
+}
+
+/// Rule 11: a life that nobody remembers on the volume is remembered on the host.
+#[test]
+fn every_life_has_a_higher_incarnation() {
+    let (layout, record) = volume_of_two();
+    let (key, buffers) = (OwnerKey::new(&[1; 32]), BufferPool::new());
+    let local = LocalState { incarnation: 41, nonces: Vec::new() };
+    let identity = Identity { lane: 0, name: record.name, incarnation: 0, nonce: [5; 16] };
+    let mut startup = Startup::new(&layout, local, identity);
+    while let Some(step) = startup.poll() {
+        match step {
+            StartupStep::Io(io, IoCommand::Read { length, .. }) => {
+                let zeros = Buffer::copy_of(&vec![0; length]);
+                startup.handle_io(START, &layout, &key, &buffers, io, true, Some(&zeros));
+            }
+            StartupStep::Io(StartupIo::Claim, IoCommand::Write { bytes, durable, .. }) => {
+                let header = Header::parse(&bytes[..HEADER_BYTES]).unwrap();
+                assert_eq!((header.incarnation, durable), (42, true));
+                return;
+            }
+            other => panic!("it claims its lane first: {other:?}"),
+        }
+    }
+    panic!("it claims its lane");
+}
