@@ -6,9 +6,14 @@ use std::time::Duration;
 
 use endpoints::{Process, make_pair, make_volume, run};
 use storage_mapping::Instant;
+use transfer_core::format::beacon::Beacon;
+use transfer_core::format::map::TableMap;
 use transfer_core::format::process_id_table::CloseReason;
 use transfer_core::payload::{Payload, Segment, SegmentKind};
 use transfer_core::protocol::endpoint::Event;
+use transfer_core::protocol::startup::StartupFailure;
+use volume::BLOCK_BYTES;
+use volume::header::{emit_page, parse_page};
 
 #[test]
 fn two_processes_connect_carry_and_close() {
@@ -81,4 +86,100 @@ fn a_stranger_is_refused() {
     both[1].endpoint.connect(now, "beta").unwrap();
     run(&mut now, &mut both, Duration::from_secs(5), |both, _| both[1].closed().is_some());
     assert_eq!(both[1].closed(), Some(CloseReason::NotAllowed));
+}
+
+fn started(both: &mut [Process], _now: Instant) -> bool {
+    both.iter().all(|process| process.events.iter().any(|event| matches!(event, Event::Started)))
+}
+
+/// Rule 14: a host from a copy of the same state takes the lane; the one that had it finds its beacon.
+#[test]
+fn a_second_process_with_the_same_past_ends_the_first() {
+    let disks = make_volume();
+    let mut now = Instant(1_000_000_000);
+    let mut first = [Process::new(&disks, 0, 1, ("beta", 2), now)];
+    run(&mut now, &mut first, Duration::from_secs(5), started);
+    let past = first[0].events.iter().find_map(|event| match event {
+        Event::Persist(local) => Some(local.clone()),
+        _ => None,
+    });
+    let [first] = first;
+    let second = Process::with_past(&disks, 0, (1, 99), ("beta", 2), past.unwrap(), now);
+    let mut both = [first, second];
+    run(&mut now, &mut both, Duration::from_secs(120), |both, _| both[0].has_stopped().is_some());
+    assert_eq!(both[0].has_stopped(), Some(StartupFailure::DuplicateIdentity));
+    assert_eq!(both[1].has_stopped(), None);
+}
+
+/// A beacon in our place that does not carry our MAC was written by anybody, and ends nobody.
+#[test]
+fn a_forged_beacon_ends_nobody() {
+    let disks = make_volume();
+    let mut now = Instant(1_000_000_000);
+    let mut alone = [Process::new(&disks, 0, 1, ("beta", 2), now)];
+    run(&mut now, &mut alone, Duration::from_secs(5), started);
+    let end = now + Duration::from_secs(10);
+    run(&mut now, &mut alone, Duration::from_secs(30), |_, now| now >= end);
+    let layout = alone[0].volume.layout().clone();
+    let place = TableMap::new(&layout).beacon(0);
+    let start = usize::try_from(place.block).unwrap() * BLOCK_BYTES;
+    let on_disk =
+        || disks[0].with_bytes(|bytes| parse_page::<Beacon>(&bytes[start..start + BLOCK_BYTES], None));
+    let mut beacon = on_disk().unwrap();
+    beacon.header.incarnation += 1;
+    beacon.incarnation_nonce = [7; 16];
+    let page = emit_page(&beacon, None);
+    disks[0].with_bytes(|bytes| bytes[start..start + BLOCK_BYTES].copy_from_slice(&page[..]));
+    let end = now + Duration::from_secs(90);
+    run(&mut now, &mut alone, Duration::from_secs(200), |_, now| now >= end);
+    assert_eq!(alone[0].has_stopped(), None);
+    assert_ne!(on_disk().unwrap().incarnation_nonce, [7; 16], "its own beacon stands there again");
+}
+
+/// Rule 8: a call whose entry is gone from the disk is written again.
+#[test]
+fn an_entry_that_nobody_answers_is_written_again() {
+    let disks = make_volume();
+    let mut now = Instant(1_000_000_000);
+    let mut alone = [Process::new(&disks, 1, 1, ("beta", 2), now)];
+    run(&mut now, &mut alone, Duration::from_secs(5), started);
+    alone[0].endpoint.connect(now, "beta").unwrap();
+    let end = now + Duration::from_secs(2);
+    run(&mut now, &mut alone, Duration::from_secs(5), |_, now| now >= end);
+    let map_place = |slot| {
+        let layout = alone[0].volume.layout();
+        let map = TableMap::new(layout);
+        usize::try_from(map.process_id_entry(map.initiator_id(1, slot)).block).unwrap() * BLOCK_BYTES
+    };
+    let rows = map_place(0)..map_place(0) + 4 * 2 * BLOCK_BYTES;
+    let is_written = || disks[0].with_bytes(|bytes| bytes[rows.clone()].iter().any(|byte| *byte != 0));
+    assert!(is_written());
+    disks[0].with_bytes(|bytes| bytes[rows.clone()].fill(0));
+    let end = now + Duration::from_secs(15);
+    run(&mut now, &mut alone, Duration::from_secs(20), |_, now| now >= end);
+    assert!(is_written());
+}
+
+/// Rule 46: what was sent before the close arrives.
+#[test]
+fn a_connection_that_closes_delivers_what_was_sent() {
+    let disks = make_volume();
+    let mut now = Instant(1_000_000_000);
+    let mut both =
+        [Process::new(&disks, 2, 2, ("alpha", 1), now), Process::new(&disks, 1, 1, ("beta", 2), now)];
+    run(&mut now, &mut both, Duration::from_secs(5), started);
+    let call = both[1].endpoint.connect(now, "beta").unwrap();
+    run(&mut now, &mut both, Duration::from_secs(5), |both, _| {
+        both.iter().all(|process| process.connected().is_some())
+    });
+    for offset in 0..4 {
+        let payload = Payload::copy_of(&both[1].buffers, &[7; 60_000]);
+        let segment = Segment { kind: SegmentKind::Data, request: 1, offset, last: false, payload };
+        both[1].endpoint.send(now, call, segment);
+    }
+    both[1].endpoint.close(now, call);
+    run(&mut now, &mut both, Duration::from_secs(60), |both, _| {
+        both.iter().all(|process| process.closed().is_some())
+    });
+    assert_eq!(both[0].received.len(), 4);
 }

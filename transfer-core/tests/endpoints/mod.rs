@@ -21,7 +21,7 @@ use transfer_core::protocol::connection::ConnectionId;
 use transfer_core::protocol::discovery::BELL_WARM;
 use transfer_core::protocol::endpoint::{AllowedPeer, Endpoint, EndpointConfig, Event, owned_ranges};
 use transfer_core::protocol::handshake::{Secrets, public_key};
-use transfer_core::protocol::startup::LocalState;
+use transfer_core::protocol::startup::{LocalState, StartupFailure};
 use transfer_core::random::SeededRandom;
 use volume::layout::{PlannedDevice, VolumePlan};
 use volume::record::Text;
@@ -90,6 +90,19 @@ pub struct Process {
 
 impl Process {
     pub fn new(disks: &[MemoryDisk], row: usize, key: u8, peer: (&str, u8), now: Instant) -> Self {
+        let random = u8::try_from(row).unwrap() + 50;
+        Self::with_past(disks, row, (key, random), peer, LocalState::default(), now)
+    }
+
+    /// A process whose host remembers `local`.
+    pub fn with_past(
+        disks: &[MemoryDisk],
+        row: usize,
+        (key, random): (u8, u8),
+        peer: (&str, u8),
+        local: LocalState,
+        now: Instant,
+    ) -> Self {
         let opened = open::open(&Waiter::idle(), devices(disks), Some([3; 16]), None).unwrap();
         let mut volume = opened.volume;
         let layout = Arc::new(volume.layout().clone());
@@ -106,9 +119,9 @@ impl Process {
             window: 8,
             connections_per_peer_max: 4,
             bell_pause: BELL_WARM,
-            local: LocalState::default(),
+            local,
         };
-        let random = Box::new(SeededRandom::new(&[u8::try_from(row).unwrap() + 50; 32]));
+        let random = Box::new(SeededRandom::new(&[random; 32]));
         let endpoint = Endpoint::new(layout, Arc::new(table.rows), config, buffers.clone(), random, now);
         Self {
             endpoint,
@@ -197,6 +210,13 @@ impl Process {
             }
             moved = true;
         }
+    }
+
+    pub fn has_stopped(&self) -> Option<StartupFailure> {
+        self.events.iter().find_map(|event| match event {
+            Event::Stopped(failure) => Some(*failure),
+            _ => None,
+        })
     }
 
     pub fn connected(&self) -> Option<ConnectionId> {
