@@ -10,8 +10,9 @@ use super::Violation;
 /// Every job must be done this long after the last fault: two lost connections in a row, each noticed
 /// after a minute of silence, with a call between that was not answered for another minute.
 pub const DONE_WITHIN: Duration = Duration::from_secs(600);
-/// Every segment must be back this long after the last job: a dead peer's minute, then the quarantine.
-pub const RETURNED_WITHIN: Duration = Duration::from_secs(400);
+/// Every segment must be back this long after the last job: a dead peer's minute, the longest that I/O takes
+/// (five minutes), then the quarantine of three.
+pub const RETURNED_WITHIN: Duration = Duration::from_secs(600);
 /// Turns of a process in a second, at most: a hot poll every 50 µs, and twice as much for the rest.
 const TURNS_MAX: u32 = 100_000;
 
