@@ -91,3 +91,23 @@ impl Backoff {
         now.since(self.last_change)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A full window is no reason to look at a peer that hangs 2,000 times a second.
+    #[test]
+    fn bulk_without_change_is_looked_at_less_and_less_often() {
+        let begun = Instant(1_000_000_000);
+        let (mut backoff, mut now, mut looks) = (Backoff::new(begun), begun, 0);
+        assert_eq!(backoff.next_pause(now, true), POLL_BULK);
+        while now.since(begun) < Duration::from_secs(2) {
+            now = now + backoff.next_pause(now, true);
+            looks += 1;
+        }
+        assert!((100..250).contains(&looks), "{looks} looks in two seconds");
+        backoff.handle_change(now);
+        assert_eq!(backoff.next_pause(now, true), POLL_BULK);
+    }
+}
