@@ -400,17 +400,30 @@ fn swarm_disk_faults(chance: &mut Chance, quiet: bool, short: bool) -> DiskFault
 }
 
 fn small_job(chance: &mut Chance, hosts: usize, command_lanes: u16) -> JobPlan {
+    let files = |chance: &mut Chance| *chance.pick(&[1, 1, 1, 1, 2, 3, 6]);
+    job_of(chance, hosts, command_lanes, files, small_size, Duration::from_millis(800))
+}
+
+/// The draws of a job, in the order that every edition has them.
+fn job_of(
+    chance: &mut Chance,
+    hosts: usize,
+    command_lanes: u16,
+    files: impl FnOnce(&mut Chance) -> u64,
+    size: fn(&mut Chance) -> u64,
+    start_most: Duration,
+) -> JobPlan {
     let requester = chance.index(hosts);
     let responder = (requester + 1 + chance.index(hosts - 1)) % hosts;
-    let files = *chance.pick(&[1, 1, 1, 1, 2, 3, 6]);
+    let files = files(chance);
     JobPlan {
         requester,
         responder,
         lane: u16::try_from(chance.range(1, command_lanes.into())).expect("few lanes"),
         pull: chance.below(2) == 0,
         recursive: chance.below(4) == 0,
-        sizes: (0..files).map(|_| small_size(chance)).collect(),
-        start: chance.duration(Duration::from_millis(1), Duration::from_millis(800)),
+        sizes: (0..files).map(|_| size(chance)).collect(),
+        start: chance.duration(Duration::from_millis(1), start_most),
     }
 }
 
@@ -458,18 +471,7 @@ fn disk_faults(edition: Edition, chance: &mut Chance, quiet: bool) -> DiskFaults
 }
 
 fn job(chance: &mut Chance, hosts: usize, command_lanes: u16) -> JobPlan {
-    let requester = chance.index(hosts);
-    let responder = (requester + 1 + chance.index(hosts - 1)) % hosts;
-    let files = chance.range(1, 5);
-    JobPlan {
-        requester,
-        responder,
-        lane: u16::try_from(chance.range(1, command_lanes.into())).expect("few lanes"),
-        pull: chance.below(2) == 0,
-        recursive: chance.below(4) == 0,
-        sizes: (0..files).map(|_| file_size(chance)).collect(),
-        start: chance.duration(Duration::from_millis(1), Duration::from_secs(10)),
-    }
+    job_of(chance, hosts, command_lanes, |chance| chance.range(1, 5), file_size, Duration::from_secs(10))
 }
 
 fn file_size(chance: &mut Chance) -> u64 {
