@@ -409,3 +409,30 @@ fn locks_and_handles_end_with_their_host() {
     made(&files, "x", b"three").try_lock().expect("free after the power loss");
     drop(second);
 }
+
+/// The kernel looks at the directory before it looks at a name.
+#[test]
+fn nothing_is_in_a_removed_directory_and_no_file_takes_the_place_of_one_above_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let benches = [Bench::new(&SystemFiles, folder.path()), Bench::new(&simulated(), Path::new("/"))];
+    let answers = benches.map(|mut bench| {
+        let [a, c, long] = [0, 2, 4];
+        let steps = [
+            Step::MakeDirectory { directory: 0, name: a },
+            Step::Open { slot: 1, from: 0, path: 0, flags: 6 },
+            Step::Open { slot: 2, from: 1, path: 0, flags: 3 },
+            Step::Rename { directory: 1, name: a, to: 0, to_name: a, replaces: true },
+            Step::Rename { directory: 1, name: a, to: 0, to_name: a, replaces: false },
+            Step::RemoveFile { directory: 1, name: a },
+            Step::RemoveDirectory { directory: 0, name: a },
+            Step::RemoveFile { directory: 1, name: long },
+            Step::MakeDirectory { directory: 1, name: long },
+            Step::Open { slot: 2, from: 0, path: 1, flags: 3 },
+            Step::Rename { directory: 0, name: 1, to: 1, to_name: long, replaces: true },
+            Step::Rename { directory: 0, name: 1, to: 0, to_name: c, replaces: true },
+        ];
+        steps.map(|step| format!("{:?}", bench.take(&step)))
+    });
+    assert_eq!(answers[0], answers[1]);
+    assert!(answers[0][3].contains("DirectoryNotEmpty") && answers[0][7].contains("NotFound"), "{answers:?}");
+}

@@ -202,11 +202,18 @@ impl State {
     }
 
     pub(super) fn find(&self, directory: u64, name: &[u8]) -> Result<u64, Errno> {
-        let folder = self.folder(directory)?;
-        if name.len() > NAME_BYTES_MAX {
-            return Err(Errno::NAMETOOLONG);
+        self.check_name(directory, name)?;
+        self.folder(directory)?.current.get(name).copied().ok_or(Errno::NOENT)
+    }
+
+    /// Whether a directory can have such a name. One that was removed has none, whatever its length: the
+    /// kernel looks at the directory first.
+    fn check_name(&self, directory: u64, name: &[u8]) -> Result<(), Errno> {
+        self.folder(directory)?;
+        if !self.inode(directory).is_linked {
+            return Err(Errno::NOENT);
         }
-        folder.current.get(name).copied().ok_or(Errno::NOENT)
+        if name.len() > NAME_BYTES_MAX { Err(Errno::NAMETOOLONG) } else { Ok(()) }
     }
 
     pub(super) fn stat(&self, number: u64) -> FileStat {
@@ -262,13 +269,9 @@ impl State {
         body: Body,
         mode: u32,
     ) -> Result<u64, Errno> {
-        match self.find(directory, name) {
-            Ok(_) => return Err(Errno::EXIST),
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
-        }
-        if !self.inode(directory).is_linked {
-            return Err(Errno::NOENT);
+        self.check_name(directory, name)?;
+        if self.folder(directory)?.current.contains_key(name) {
+            return Err(Errno::EXIST);
         }
         let inode = self.make(body, mode);
         self.change(Change {
@@ -304,9 +307,7 @@ impl State {
         self.folder(from.0)?;
         self.folder(to.0)?;
         let inode = self.find(from.0, &from.1)?;
-        if to.1.len() > NAME_BYTES_MAX {
-            return Err(Errno::NAMETOOLONG);
-        }
+        self.check_name(to.0, &to.1)?;
         let replaced = self.folder(to.0)?.current.get(&to.1).copied();
         if replaced.is_some() && no_replace {
             return Err(Errno::EXIST);
@@ -314,17 +315,23 @@ impl State {
         if self.inode(inode).is_folder() {
             return Err(Errno::OPNOTSUPP);
         }
-        if replaced.is_some_and(|replaced| self.inode(replaced).is_folder()) {
-            return Err(Errno::ISDIR);
-        }
-        if !self.inode(to.0).is_linked {
-            return Err(Errno::NOENT);
+        if let Some(replaced) = replaced.filter(|replaced| self.inode(*replaced).is_folder()) {
+            let is_above = self.is_above(replaced, from.0);
+            return Err(if is_above { Errno::NOTEMPTY } else { Errno::ISDIR });
         }
         if replaced != Some(inode) {
             let (removed, added) = (Some(from), Some(to));
             self.change(Change { removed, added, inode, replaced, is_directory_removed: false });
         }
         Ok(())
+    }
+
+    /// Whether a directory is `below` or one that it lies in.
+    fn is_above(&self, directory: u64, mut below: u64) -> bool {
+        while below != directory && below != ROOT {
+            below = self.folder(below).map_or(ROOT, |folder| folder.parent);
+        }
+        below == directory
     }
 
     /// Carries out a change of names now, and notes it as not durable.
