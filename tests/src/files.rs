@@ -24,7 +24,7 @@ use transfer_core::transfer::message::JobOptions;
 use transfer_core::transfer::{Job, LocalFiles, RelativePath, ServingFiles, SourceOrigin, Target};
 
 use crate::chance::Chance;
-use crate::file_system::SimulatedFiles;
+use crate::file_system::{FoundFile, SimulatedFiles};
 use crate::plan::{JobPlan, Plan};
 
 /// Name of the export of every host.
@@ -42,8 +42,6 @@ pub struct ExpectedFile {
 /// What a job is to deliver.
 #[derive(Clone, Debug)]
 pub struct ExpectedJob {
-    /// The host that asks for it.
-    pub requester: usize,
     /// The host that receives.
     pub host: usize,
     /// Its file system.
@@ -141,13 +139,7 @@ impl Files {
             };
             files.push(ExpectedFile { path: target, bytes: bytes.into() });
         }
-        Ok(ExpectedJob {
-            requester: job.requester,
-            host: receiver,
-            files_there: self.host(receiver).clone(),
-            folder,
-            files,
-        })
+        Ok(ExpectedJob { host: receiver, files_there: self.host(receiver).clone(), folder, files })
     }
 
     /// What the requester of a job asks for.
@@ -196,12 +188,13 @@ impl Files {
         Ok(Arc::new(ServingFiles::new_on(files, vec![export], Path::new("/state/serve"))?))
     }
 
-    /// Whether a host's commands remember any job.
+    /// Whether a host's commands remember any job: one that is forgotten leaves an empty record at most.
     #[must_use]
     pub fn has_record(&self, host: usize) -> bool {
         let mut found = Vec::new();
         let looked = self.host(host).collect(Path::new("/state/command/jobs"), "", &mut found);
-        looked.is_ok() && !found.is_empty()
+        let is_journal = |file: &FoundFile| file.path.extension().is_some_and(|end| end == "journal");
+        looked.is_ok() && found.iter().any(|file| !is_journal(file) && file.stat.size > 0)
     }
 
     /// The user's files of a host, for one run of a command.

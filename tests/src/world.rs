@@ -396,8 +396,20 @@ impl World {
         }
         self.faults.count(Fault::PowerLoss);
         self.trace.line(self.now, "world", &format!("host{host} has lost its power"));
+        let had_record = self.files.has_record(host);
         self.files.lose_power(host);
+        if had_record && !self.files.has_record(host) {
+            self.forgotten(host);
+        }
         self.delivery.power_lost(self.now, host)
+    }
+
+    /// A host remembers nothing of the job that one of its commands has at hand.
+    fn forgotten(&mut self, host: usize) {
+        let jobs = self.lanes.iter().filter(|lane| lane.host == host).filter_map(|lane| lane.jobs.front());
+        for job in jobs {
+            self.delivery.requester_gone(*job, self.were_files_troubled || self.was_set_back);
+        }
     }
 
     fn crash(&mut self, index: usize) {

@@ -64,3 +64,24 @@ fn a_failing_path_does_not_keep_the_loop_busy() {
 fn what_is_called_old_is_aborted_first() {
     check(Edition::Third, &[3_004_568, 3_094_967]);
 }
+
+/// A host lost its power while it forgot a pull that had ended: the journal was gone and the nonce was not, so
+/// that the same ids came again, as unknown ones, and their files were published once more.
+#[test]
+fn a_pull_is_forgotten_nonce_first() {
+    check(Edition::Third, &[5_776_959]);
+}
+
+/// Ctrl-C in a pull: the file that was announced right after it was refused, and the job ended as failed in place of
+/// unfinished.
+#[test]
+fn an_interrupted_pull_has_not_failed() {
+    check(Edition::Third, &[5_663_638]);
+}
+
+/// The disk was full when a destination was opened: the journal could not be written and was never opened again, so
+/// that nobody could send there any more until the next start.
+#[test]
+fn a_journal_that_could_not_be_written_is_opened_again() {
+    check(Edition::Third, &[5_497_922]);
+}

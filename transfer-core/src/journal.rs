@@ -250,6 +250,12 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether an append failed, so that nothing more can be promised here before it is opened again.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// What was last promised about an id.
     #[must_use]
     pub fn find(&self, id: &TransferId) -> Option<&Entry> {

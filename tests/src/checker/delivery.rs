@@ -131,9 +131,6 @@ impl Delivery {
     /// The first thing that is not as it must be.
     pub fn power_lost(&mut self, at: Instant, host: usize) -> Result<(), Violation> {
         for job in 0..self.jobs.len() {
-            if self.jobs[job].requester == host {
-                self.requester_gone(job, false);
-            }
             let expected = &self.jobs[job];
             if expected.host != host {
                 continue;

@@ -62,6 +62,14 @@ pub(crate) struct Tally {
     pub(crate) bytes_total: u64,
 }
 
+impl Tally {
+    /// One more file is to come. Sizes are what a peer says of them: sums saturate.
+    pub(crate) fn announce(&mut self, bytes: u64) {
+        self.files_total += 1;
+        self.bytes_total = self.bytes_total.saturating_add(bytes);
+    }
+}
+
 /// Messages, local work and events that wait to be taken.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -161,7 +169,7 @@ impl Outbox {
     }
 
     pub(crate) fn moved(&mut self, bytes: u64) {
-        self.tally.bytes_moved += bytes;
+        self.tally.bytes_moved = self.tally.bytes_moved.saturating_add(bytes);
         self.progress = true;
     }
 
@@ -183,7 +191,7 @@ impl Outbox {
 
     pub(crate) fn file_done(&mut self, path: &RelativePath, bytes: u64) {
         self.tally.files += 1;
-        self.tally.bytes += bytes;
+        self.tally.bytes = self.tally.bytes.saturating_add(bytes);
         self.progress = true;
         self.event(SessionEvent::FileDone { path: path.clone() });
     }

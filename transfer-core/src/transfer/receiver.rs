@@ -135,6 +135,8 @@ pub(crate) struct Receiver {
     stream_queue: VecDeque<(u32, u64, Payload)>,
     streaming: bool,
     stopping: bool,
+    /// Files that were announced after that: nothing is said about them.
+    left: u64,
 }
 
 impl Receiver {
@@ -158,6 +160,7 @@ impl Receiver {
             stream_queue: VecDeque::new(),
             streaming: false,
             stopping: false,
+            left: 0,
         }
     }
 
@@ -166,8 +169,9 @@ impl Receiver {
         self.in_hand < self.payloads_max && self.directories.len() + self.links.len() <= MESSAGES_WAITING_MAX
     }
 
+    /// Files without a last word.
     pub(crate) fn unfinished(&self) -> u64 {
-        self.files.len() as u64
+        self.files.len() as u64 + self.left
     }
 
     pub(crate) fn next_wakeup(&self) -> Option<Instant> {
@@ -243,15 +247,19 @@ impl Receiver {
         }
         self.highest = self.highest.max(Some(index));
         self.flush = false;
-        out.tally.files_total += 1;
-        out.tally.bytes_total += request.size.unwrap_or(0);
+        if self.stopping {
+            // REFUSE would be a last word, and the job would end as if nothing were left of it.
+            self.left += 1;
+            return Ok(());
+        }
+        out.tally.announce(request.size.unwrap_or(0));
         let depth_allowed = self.recursive || request.path.depth() <= 1;
         let refusal = if !self.is_asked_for(&request.path) || !depth_allowed {
             Some(ErrorCode::NotAllowed)
         } else if self.stream && (request.packed || !self.files.is_empty()) {
             Some(ErrorCode::Limit)
         } else {
-            self.stopping.then_some(ErrorCode::Interrupted)
+            None
         };
         let Request { id, permitted, packed, size, attributes, root, path } = request;
         if let Some(code) = refusal {

@@ -296,8 +296,7 @@ impl Sender {
         let id = TransferId::derive(&self.nonce, found.round, path, &identity);
         let size = if self.stream { None } else { Some(identity.size) };
         if found.round == 0 {
-            out.tally.files_total += 1;
-            out.tally.bytes_total += identity.size;
+            out.tally.announce(identity.size);
         }
         self.flushed = false;
         if small {

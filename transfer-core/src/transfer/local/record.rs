@@ -112,12 +112,19 @@ impl JobRecord {
         }
     }
 
+    /// First the nonce goes, durably, then the journal: a power loss that kept the nonce without the journal
+    /// would leave ids whose last word nobody knows, and their files would be published once more.
     fn forget(&self) {
-        if let Some(RecordFile { folder, name, .. }) = &self.file {
-            // What cannot be removed is only asked about again.
-            let _ = folder.remove_file(format!("{name}.journal").as_bytes());
-            let _ = folder.remove_file(name.as_bytes());
+        let Some(RecordFile { folder, name, file, .. }) = &self.file else { return };
+        let journal = format!("{name}.journal");
+        if folder.stat_entry(journal.as_bytes()) != Err(Errno::NOENT) {
+            if file.set_length(0).and_then(|()| file.sync()).is_err() {
+                // It is only asked about again.
+                return;
+            }
+            let _ = folder.remove_file(journal.as_bytes());
         }
+        let _ = folder.remove_file(name.as_bytes());
     }
 }
 

@@ -96,6 +96,8 @@ impl Receiving {
             if folder.handle().stat()?.device != base_device {
                 return Err(LocalError::new(ErrorCode::CrossDevice));
             }
+            // One that could not be written, perhaps because the disk was full, is read anew.
+            drop(shared.journal.take_if(|journal| lock(journal).is_broken()));
             let journal = match &shared.journal {
                 Some(journal) => Arc::clone(journal),
                 None => {
