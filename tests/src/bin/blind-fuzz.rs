@@ -1,11 +1,12 @@
 //! Many executions of the fuzz targets without a fuzzer: inputs made from the corpus, on every processor.
 //!
 //! ```text
-//! cargo run --profile simulation -p system-tests --bin blind-fuzz -- [--runs N] [--corpus FOLDER]… TARGET…
+//! cargo run --profile simulation -p system-tests --bin blind-fuzz -- [--runs N] [--from N] [--corpus FOLDER]… TARGET…
 //! ```
 //!
 //! A coverage-guided fuzzer finds its way into a decoder, but counts edges at every execution; once it has
-//! found its corpus, plain mutation of that corpus runs many times as many inputs in the same time. Prints one
+//! found its corpus, plain mutation of that corpus runs many times as many inputs in the same time. The same
+//! corpus and number give the same input, so `--from` goes on where an earlier run ended. Prints one
 //! row of a table for each target. A broken promise ends it with the input in hexadecimal. Not here: the
 //! guided runs (`fuzz/run`).
 
@@ -24,6 +25,7 @@ const SHARE: u64 = 1000;
 
 struct Arguments {
     runs: u64,
+    from: u64,
     folders: Vec<PathBuf>,
     targets: Vec<&'static Target>,
 }
@@ -33,15 +35,17 @@ fn arguments() -> Result<Arguments, String> {
     let fuzz = fuzz.ok_or("this package lies in no workspace")?;
     let mut read = Arguments {
         runs: 20_000_000,
+        from: 0,
         folders: vec![fuzz.join("corpus"), fuzz.join("work")],
         targets: Vec::new(),
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         match word.as_str() {
-            "--runs" => {
+            "--runs" | "--from" => {
                 let number = words.next().and_then(|text| text.parse().ok());
-                read.runs = number.ok_or("--runs wants a number")?;
+                let number = number.ok_or_else(|| format!("{word} wants a number"))?;
+                if word == "--runs" { read.runs = number } else { read.from = number }
             }
             "--corpus" => read.folders.push(words.next().ok_or("--corpus wants a folder")?.into()),
             name => {
@@ -68,7 +72,8 @@ fn inputs(target: &Target, folders: &[PathBuf]) -> Vec<Vec<u8>> {
     inputs
 }
 
-fn run(target: &Target, inputs: &[Vec<u8>], runs: u64) {
+/// Runs inputs `from` to `from + runs`.
+fn run(target: &Target, inputs: &[Vec<u8>], from: u64, runs: u64) {
     let (next, begun) = (AtomicU64::new(0), Instant::now());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
@@ -79,7 +84,7 @@ fn run(target: &Target, inputs: &[Vec<u8>], runs: u64) {
                     if share >= runs {
                         return;
                     }
-                    let mut chance = Chance::new(share ^ 0xB11D);
+                    let mut chance = Chance::new((from + share) ^ 0xB11D);
                     for _ in 0..SHARE.min(runs - share) {
                         let input = mutated(&mut chance, inputs);
                         let guard = Told { name: target.name, input: &input };
@@ -120,7 +125,7 @@ fn main() -> ExitCode {
     println!("| target | executions | seconds | per second | corpus | broken |");
     println!("|---|--:|--:|--:|--:|--:|");
     for target in arguments.targets {
-        run(target, &inputs(target, &arguments.folders), arguments.runs);
+        run(target, &inputs(target, &arguments.folders), arguments.from, arguments.runs);
     }
     ExitCode::SUCCESS
 }

@@ -1,15 +1,17 @@
 //! What a host keeps on its own disk: the receiver's journal, the record of a job, marks of partial files.
 //!
 //! What holds: each is read as far as it is whole, and no further, against a model written apart; what was
-//! read is what was written; reading again gives the same. Files lie in a scratch folder of the thread, in
-//! memory where the system offers that. Not here: what follows from an entry (`session`).
+//! read is what was written; reading again gives the same. Files lie in a simulated file system of the thread,
+//! which costs no calls of the kernel. Not here: what follows from an entry (`session`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use storage_mapping::BufferPool;
 use transfer_core::export::Export;
+use transfer_core::file_system::{FileSystem, make_directories};
 use transfer_core::journal::{Entry, Journal, emit, parse};
 use transfer_core::transfer::{
     Destined, FileAnswer, JobKey, LocalDone, LocalFiles, LocalRequest, LocalStore, LocalWork, OpenFile,
@@ -17,17 +19,23 @@ use transfer_core::transfer::{
 };
 
 use super::input::Input;
+use crate::chance::Chance;
+use crate::file_system::SimulatedFiles;
 
 /// A segment of the partial files here.
 const SEGMENT: usize = 16 << 10;
 /// Records of one journal, at most.
 const RECORDS_MAX: usize = 24;
 
-/// A scratch folder: in memory if it can be.
-fn scratch() -> tempfile::TempDir {
-    let shared = Path::new("/dev/shm");
-    let made = if shared.is_dir() { tempfile::tempdir_in(shared) } else { tempfile::tempdir() };
-    made.or_else(|_| tempfile::tempdir()).expect("a scratch folder")
+/// An empty file system.
+fn scratch() -> SimulatedFiles {
+    SimulatedFiles::new(1, Chance::new(1), Arc::new(AtomicU64::new(0)))
+}
+
+/// Puts a file there, durably: nothing that this file system remembers of earlier inputs stays.
+fn put(files: &SimulatedFiles, path: &Path, content: &[u8]) {
+    files.write_file(path, content).expect("the scratch files take it");
+    files.settle();
 }
 
 /// One journal record from the input, and its bytes; sometimes changed, cut, or with another check.
@@ -110,20 +118,21 @@ fn read_all(content: &[u8]) -> (BTreeMap<TransferId, Entry>, usize) {
 
 fn open_journal(content: &[u8], entries: &BTreeMap<TransferId, Entry>, whole: usize) {
     thread_local! {
-        static FOLDER: tempfile::TempDir = scratch();
+        static FILES: SimulatedFiles = scratch();
     }
-    FOLDER.with(|folder| {
-        let path = folder.path().join("journal");
-        std::fs::write(&path, content).expect("the scratch folder takes files");
+    FILES.with(|files| {
+        let path = Path::new("/journal");
+        put(files, path, content);
         for _ in 0..2 {
-            let journal = Journal::open(&path, 100).expect("any bytes are a journal, if an empty one");
+            let journal =
+                Journal::open_on(files, path, 100).expect("any bytes are a journal, if an empty one");
             for (id, entry) in entries {
                 assert_eq!(journal.find(id), Some(entry));
             }
             let intents = entries.values().filter(|entry| matches!(entry, Entry::Intent { .. })).count();
             assert_eq!(journal.intents().count(), intents);
             drop(journal);
-            let length = std::fs::metadata(&path).expect("it is there").len();
+            let length = files.stat(path).expect("it is there").size;
             assert_eq!(length, whole as u64, "a torn tail is cut off, and nothing else");
         }
     });
@@ -133,18 +142,20 @@ fn open_journal(content: &[u8], entries: &BTreeMap<TransferId, Entry>, whole: us
 struct JobFiles {
     files: LocalFiles,
     record: PathBuf,
-    _folder: tempfile::TempDir,
+    below: SimulatedFiles,
 }
 
 impl JobFiles {
     fn new() -> Self {
-        let folder = scratch();
-        let files = LocalFiles::command(BufferPool::new(), SEGMENT, folder.path());
+        let below = scratch();
+        let files =
+            LocalFiles::command_on(Arc::new(below.clone()), BufferPool::new(), SEGMENT, Path::new("/state"));
         open_job(&files);
         close_job(&files);
-        let jobs = std::fs::read_dir(folder.path().join("jobs")).expect("the job has a record");
-        let record = jobs.flatten().map(|entry| entry.path()).next().expect("one record");
-        Self { files, record, _folder: folder }
+        let mut found = Vec::new();
+        below.collect(Path::new("/state/jobs"), "", &mut found).expect("the job has a record");
+        let record = found.pop().expect("one record").path;
+        Self { files, record, below }
     }
 }
 
@@ -195,7 +206,7 @@ pub fn job_record(bytes: &[u8]) {
     }
     let expected = job_model(&content);
     JOB.with(|job| {
-        std::fs::write(&job.record, &content).expect("the scratch folder takes files");
+        put(&job.below, &job.record, &content);
         let found = open_job(&job.files);
         close_job(&job.files);
         if let Some(expected) = expected {
@@ -235,7 +246,7 @@ struct PartialFiles {
     files: LocalFiles,
     partial: PathBuf,
     mark: PathBuf,
-    _folder: tempfile::TempDir,
+    below: SimulatedFiles,
 }
 
 /// Length of the file that is partly there.
@@ -243,14 +254,16 @@ const SIZE: u64 = 64 << 10;
 
 impl PartialFiles {
     fn new() -> Self {
-        let folder = scratch();
-        let root = folder.path().join("export");
-        std::fs::create_dir(&root).expect("a folder");
-        let export = Export::open(b"box", &root, true).expect("an export");
-        let serving = Arc::new(ServingFiles::new(vec![export], folder.path()).expect("state"));
+        let below = scratch();
+        let root = Path::new("/export");
+        make_directories(&below, root).expect("a folder");
+        let export = Export::open_on(&below, b"box", root, true).expect("an export");
+        let files: Arc<dyn FileSystem> = Arc::new(below.clone());
+        let serving = ServingFiles::new_on(files, vec![export], Path::new("/state")).expect("state");
+        let serving = Arc::new(serving);
         let files = LocalFiles::serving(BufferPool::new(), SEGMENT, serving);
         let name = root.join(".diskwire-partial").join(TransferId([1; 16]).to_hex());
-        Self { files, mark: name.with_extension("mark"), partial: name, _folder: folder }
+        Self { files, mark: name.with_extension("mark"), partial: name, below }
     }
 
     /// Opens the destination and the file; gives the bytes that need not be sent again.
@@ -307,11 +320,11 @@ pub fn partial_mark(bytes: &[u8]) {
     let marks = content.chunks_exact(64).take(2).filter_map(mark_model);
     let expected = marks.max().unwrap_or(0).min(there as u64) / SEGMENT as u64 * SEGMENT as u64;
     PARTIAL.with(|partial| {
-        if !partial.partial.exists() {
+        if partial.below.stat(&partial.partial).is_err() {
             partial.resume();
         }
-        std::fs::write(&partial.partial, vec![0; there]).expect("the scratch folder takes files");
-        std::fs::write(&partial.mark, &content).expect("the scratch folder takes files");
+        put(&partial.below, &partial.partial, &vec![0; there]);
+        put(&partial.below, &partial.mark, &content);
         assert_eq!(partial.resume(), expected, "what a whole mark says, and is there");
     });
 }
