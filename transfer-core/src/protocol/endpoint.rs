@@ -274,8 +274,10 @@ pub struct Endpoint {
     in_directory: PairWriter,
     in_directory_dirty: bool,
     refusals: Vec<Refusal>,
-    /// Last call seen of each (lane, slot): incarnation and serial.
+    /// Last call seen of each (lane, slot): incarnation and serial, as the entry claims.
     seen: BTreeMap<(u16, u8), (u64, u32)>,
+    /// Highest incarnation of each (lane, slot) that a handshake has proven.
+    proven: BTreeMap<(u16, u8), u64>,
     openings: BTreeMap<u16, (Instant, u32)>,
     out: Output,
     in_flight: BTreeMap<u64, InFlight>,
@@ -362,6 +364,7 @@ impl Endpoint {
             in_directory_dirty: false,
             refusals: Vec::new(),
             seen: BTreeMap::new(),
+            proven: BTreeMap::new(),
             openings: BTreeMap::new(),
             out: Output::default(),
             in_flight: BTreeMap::new(),

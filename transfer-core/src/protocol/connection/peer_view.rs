@@ -6,7 +6,8 @@
 
 use storage_mapping::{Buffer, Instant};
 use volume::BLOCK_BYTES;
-use volume::header::RecordType;
+use volume::header::{Place, RecordType};
+use volume::record::Record;
 
 use super::command::{Announced, judge_command, open_command};
 use super::{Connection, ConnectionIo, Phase, Shared, Silence};
@@ -14,8 +15,19 @@ use crate::format::map::{TableMap, address};
 use crate::format::process_id_table::{CloseReason, EntryState, ProcessIdEntry, Role};
 use crate::format::process_segment_pointer_table::PointerTable;
 use crate::protocol::endpoint::Event;
-use crate::protocol::pair::PairRead;
+use crate::protocol::pair::{PairRead, PairReader};
 use crate::protocol::timer::{SILENCE_STEP_MAX, SUSPECT};
+
+/// Reads a pair that no key seals yet. Anybody can make a record that claims to be newer than any other, so
+/// nothing of it is remembered: it hides the owner's only until that writes its pair again (rule 8). Gives the
+/// reader too, for a record that proves to be the owner's.
+fn read_hint<R: Record>(record_type: RecordType, place: Place, pair: &[u8]) -> Option<(R, PairReader)> {
+    let mut reader = PairReader::default();
+    match reader.read(record_type, place, pair, None) {
+        PairRead::New(record) => Some((record, reader)),
+        PairRead::Same | PairRead::Invalid => None,
+    }
+}
 
 impl Connection {
     /// Starts the read that this phase polls, if it is due.
@@ -48,9 +60,7 @@ impl Connection {
         let Some(buffer) = buffer.filter(|_| self.phase == Phase::Calling) else { return };
         let map = TableMap::new(shared.layout);
         let place = map.in_directory(self.peer.lane);
-        let PairRead::New(directory) =
-            self.in_directory.read::<InDirectory>(RecordType::InDirectory, place, &buffer, None)
-        else {
+        let Some((directory, _)) = read_hint::<InDirectory>(RecordType::InDirectory, place, &buffer) else {
             return;
         };
         let (_, slot) = map.split(self.slot.process_id);
@@ -84,14 +94,16 @@ impl Connection {
         }
         let Some(buffer) = buffer else { return };
         let place = TableMap::new(shared.layout).process_id_entry(self.peer_process_id);
-        let key = match self.phase {
-            Phase::Calling => None,
-            _ => self.streams.as_ref().map(|streams| streams.peer.page),
-        };
+        if self.phase == Phase::Calling {
+            if let Some((entry, reader)) = read_hint(RecordType::ProcessIdEntry, place, &buffer) {
+                self.handle_answer(shared, &entry, reader);
+            }
+            return;
+        }
+        let key = self.streams.as_ref().map(|streams| streams.peer.page);
         let read: PairRead<ProcessIdEntry> =
             self.peer_entry.read(RecordType::ProcessIdEntry, place, &buffer, key.as_ref());
         match (read, self.phase) {
-            (PairRead::New(entry), Phase::Calling) => self.handle_answer(shared, &entry),
             (PairRead::New(entry), Phase::Answered) => self.handle_established(shared, &entry),
             (PairRead::New(entry), Phase::Established) => self.handle_command(shared, &entry),
             (PairRead::Invalid, Phase::Established) => self.handle_foreign_entry(shared, &buffer),
@@ -99,8 +111,8 @@ impl Connection {
         }
     }
 
-    /// Initiator: message 2.
-    pub(super) fn handle_answer(&mut self, shared: &mut Shared<'_>, entry: &ProcessIdEntry) {
+    /// Initiator: message 2, and the reader that found it.
+    fn handle_answer(&mut self, shared: &mut Shared<'_>, entry: &ProcessIdEntry, reader: PairReader) {
         let mine = entry.role == Role::Connector
             && entry.state == EntryState::Answered
             && entry.serial == self.serial
@@ -115,6 +127,7 @@ impl Connection {
         if hello.lane != self.peer.lane || hello.process_id != self.peer_process_id {
             return self.end(shared, CloseReason::HandshakeFailed);
         }
+        self.peer_entry = reader;
         self.peer_nonce = hello.nonce;
         self.peer_incarnation = hello.incarnation;
         self.window = self.window.min(hello.window).max(1);

@@ -101,8 +101,10 @@ impl Endpoint {
             && entry.role == Role::Initiator
             && entry.peer_host == self.identity.lane
             && entry.pro_process_id == process_id;
-        // Older incarnations of the caller are never answered again.
-        if !calls_us || known == Some(this) || known.is_some_and(|(incarnation, _)| incarnation > this.0) {
+        // Older incarnations of the caller are never answered again: older than one that a handshake has proven,
+        // since anybody can write an entry that claims to be of a later life.
+        let proven = self.proven.get(&(host, slot)).copied();
+        if !calls_us || known == Some(this) || proven.is_some_and(|incarnation| incarnation > this.0) {
             return;
         }
         if !self.may_open_handshake(now, host) {
@@ -110,7 +112,10 @@ impl Endpoint {
         }
         self.seen.insert((host, slot), this);
         match self.judge_caller(host, &entry) {
-            Ok((answering, peer)) => self.answer(now, slot, entry.serial, answering, peer, reader),
+            Ok((answering, peer)) => {
+                self.proven.insert((host, slot), entry.header.incarnation);
+                self.answer(now, slot, entry.serial, answering, peer, reader);
+            }
             Err(Some(reason)) => self.refuse(now, host, slot, entry.serial, reason),
             Err(None) => {
                 self.counters.refused += 1;
