@@ -12,8 +12,8 @@
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use storage_mapping::{BufferPool, Instant};
@@ -48,8 +48,56 @@ pub struct ExpectedJob {
     pub files_there: SimulatedFiles,
     /// The folder that receives.
     pub folder: PathBuf,
-    /// The files.
+    /// The files; none where a stream is fetched.
     pub files: Vec<ExpectedFile>,
+    /// The requester has no memory of it, so that it comes once more whenever it is asked for again.
+    pub is_stream: bool,
+    /// Where a stream is fetched to.
+    pub output: Option<Output>,
+}
+
+/// Standard output of a command that fetches a stream. What has come must be how the stream begins; a command
+/// that is run again begins anew. A clone is the same output.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// What is sent.
+    pub expected: Arc<[u8]>,
+    /// Bytes that came in this run, and where the first one came that is not what was sent.
+    state: Arc<Mutex<(usize, Option<usize>)>>,
+}
+
+impl Output {
+    /// What nothing has come from yet.
+    #[must_use]
+    pub fn new(expected: Arc<[u8]>) -> Self {
+        Self { expected, state: Arc::default() }
+    }
+
+    /// The command runs again: the state of its last run does not matter, unless it was wrong.
+    fn restart(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0 = 0;
+    }
+
+    /// Bytes that came in this run, and where the first wrong one came in any.
+    #[must_use]
+    pub fn come(&self) -> (usize, Option<usize>) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl io::Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (come, wrong) = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.expected.get(*come..*come + bytes.len()) != Some(bytes) {
+            wrong.get_or_insert(*come);
+        }
+        *come += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The file systems of a run.
@@ -139,7 +187,9 @@ impl Files {
             };
             files.push(ExpectedFile { path: target, bytes: bytes.into() });
         }
-        Ok(ExpectedJob { host: receiver, files_there: self.host(receiver).clone(), folder, files })
+        let output = files.pop_if(|_| job.stream && job.pull).map(|file| Output::new(file.bytes));
+        let (files_there, is_stream) = (self.host(receiver).clone(), job.stream);
+        Ok(ExpectedJob { host: receiver, files_there, folder, files, is_stream, output })
     }
 
     /// What the requester of a job asks for.
@@ -148,7 +198,8 @@ impl Files {
     /// If a name of the simulator's own is no name.
     #[must_use]
     pub fn job(&self, number: usize, job: &JobPlan) -> Job {
-        let mut options = JobOptions::MUST_BE_DIRECTORY;
+        let mut options = JobOptions::empty();
+        options.set(JobOptions::MUST_BE_DIRECTORY, !job.stream);
         options.set(JobOptions::RECURSIVE, job.recursive);
         let peer = host_name(job.responder);
         let relative = |text: String| RelativePath::from_joined(text.as_bytes()).expect("a plain name");
@@ -159,8 +210,17 @@ impl Files {
                 let names = (0..job.sizes.len()).map(|index| format!("source{number}/{}", file_name(index)));
                 names.map(relative).collect()
             };
-            let target = Target::Local(bytes_of(&target_folder(number, job)));
+            let target = if job.stream {
+                Target::Stream
+            } else {
+                Target::Local(bytes_of(&target_folder(number, job)))
+            };
             return Job::Pull { peer, export: EXPORT.to_vec(), sources, target, options };
+        }
+        if job.stream {
+            let destination = relative(format!("target{number}/{}", file_name(0)));
+            let origin = SourceOrigin::Stream;
+            return Job::Push { peer, origin, export: EXPORT.to_vec(), destination, options };
         }
         let folder = source_folder(number, job);
         let sources = if job.recursive {
@@ -197,11 +257,31 @@ impl Files {
         looked.is_ok() && found.iter().any(|file| !is_journal(file) && file.stat.size > 0)
     }
 
-    /// The user's files of a host, for one run of a command.
+    /// The user's files of a host, for one run of the command of a job.
+    ///
+    /// # Panics
+    /// If a source was lost.
     #[must_use]
-    pub fn command(&self, host: usize, pool: &BufferPool, segment_bytes: usize) -> LocalFiles {
-        let files: Arc<dyn FileSystem> = Arc::new(self.host(host).clone());
-        LocalFiles::command_on(files, pool.clone(), segment_bytes, Path::new("/state/command"))
+    pub fn command(
+        &self,
+        (number, job): (usize, &JobPlan),
+        output: Option<&Output>,
+        pool: &BufferPool,
+        segment_bytes: usize,
+    ) -> LocalFiles {
+        let host = self.host(job.requester);
+        let files: Arc<dyn FileSystem> = Arc::new(host.clone());
+        let command = LocalFiles::command_on(files, pool.clone(), segment_bytes, Path::new("/state/command"));
+        if let Some(output) = output {
+            output.restart();
+            return command.with_output(Box::new(output.clone()));
+        }
+        if !job.stream {
+            return command;
+        }
+        let source = source_folder(number, job).join(file_name(0));
+        let bytes = host.with_content(&source, <[u8]>::to_vec).expect("sources are durable");
+        command.with_input(Box::new(io::Cursor::new(bytes)))
     }
 }
 

@@ -21,11 +21,13 @@ pub enum Edition {
     Second,
     /// Smaller jobs on more hosts, and every kind of fault; a host that crashes loses what was not synced.
     Third,
+    /// One job of four is a stream: from a command's standard input, or to its standard output.
+    Fourth,
 }
 
 impl Edition {
     /// The one that new seeds run under.
-    pub const LATEST: Self = Self::Third;
+    pub const LATEST: Self = Self::Fourth;
 }
 
 /// How disks behave; probabilities in millionths per request.
@@ -93,6 +95,8 @@ pub struct JobPlan {
     pub pull: bool,
     /// The files lie in a folder that is sent whole.
     pub recursive: bool,
+    /// The one file comes from the requester's standard input, or goes to its standard output.
+    pub stream: bool,
     /// Length of each file.
     pub sizes: Vec<u64>,
     /// When it starts.
@@ -181,7 +185,21 @@ impl Plan {
     /// The plan of `seed`.
     #[must_use]
     pub fn of_seed(edition: Edition, seed: u64) -> Self {
-        if edition >= Edition::Third { Self::swarm(seed) } else { Self::early(edition, seed) }
+        if edition < Edition::Third {
+            return Self::early(edition, seed);
+        }
+        let mut plan = Self::swarm(seed);
+        if edition >= Edition::Fourth {
+            // Its own numbers: all else stays the run that it was.
+            let mut chance = Chance::new(seed ^ 0x057e_a312);
+            for job in &mut plan.jobs {
+                if chance.below(4) == 0 {
+                    (job.stream, job.recursive) = (true, false);
+                    job.sizes.truncate(1);
+                }
+            }
+        }
+        plan
     }
 
     fn swarm(seed: u64) -> Self {
@@ -308,6 +326,7 @@ impl Plan {
             lane: 1,
             pull: is_pull,
             recursive: false,
+            stream: false,
             sizes,
             start: Duration::from_millis(1100),
         };
@@ -422,6 +441,7 @@ fn job_of(
         lane: u16::try_from(chance.range(1, command_lanes.into())).expect("few lanes"),
         pull: chance.below(2) == 0,
         recursive: chance.below(4) == 0,
+        stream: false,
         sizes: (0..files).map(|_| size(chance)).collect(),
         start: chance.duration(Duration::from_millis(1), start_most),
     }

@@ -654,7 +654,8 @@ impl World {
         match life.process.tell(|node| node.request(now, &peer, job.clone())) {
             Ok(connection) => {
                 let segment_bytes = usize::try_from(self.plan.segment_bytes).expect("16 KiB");
-                let store = self.files.command(plan.requester, &life.process.pool, segment_bytes);
+                let output = self.delivery.output(number);
+                let store = self.files.command((number, plan), output, &life.process.pool, segment_bytes);
                 life.process.attach_store(connection, Arc::new(store));
                 life.stage = Stage::Calling(connection);
             }

@@ -4,7 +4,7 @@ mod endpoints;
 
 use std::time::Duration;
 
-use endpoints::{Process, make_pair, make_volume, run};
+use endpoints::{Fate, Process, make_pair, make_volume, run};
 use storage_mapping::Instant;
 use transfer_core::format::beacon::Beacon;
 use transfer_core::format::map::TableMap;
@@ -158,6 +158,37 @@ fn an_entry_that_nobody_answers_is_written_again() {
     let end = now + Duration::from_secs(15);
     run(&mut now, &mut alone, Duration::from_secs(20), |_, now| now >= end);
     assert!(is_written());
+}
+
+/// Rule 16: a beacon names a call only when its entry stands on the disk.
+#[test]
+fn a_call_is_shown_when_its_entry_is_written() {
+    let disks = make_volume();
+    let mut now = Instant(1_000_000_000);
+    let mut alone = [Process::new(&disks, 1, 1, ("beta", 2), now)];
+    run(&mut now, &mut alone, Duration::from_secs(5), started);
+    let layout = alone[0].volume.layout().clone();
+    let map = TableMap::new(&layout);
+    let entries: Vec<u64> = (0..map.connections())
+        .flat_map(|slot| (0..2).map(move |half| (slot, half)))
+        .map(|(slot, half)| map.process_id_entry(map.initiator_id(1, slot)).block + half)
+        .collect();
+    let is_entry = move |device, block| device == 0 && entries.contains(&block);
+    alone[0].judge =
+        Some(Box::new(move |device, block| if is_entry(device, block) { Fate::Held } else { Fate::Lands }));
+    let start = usize::try_from(map.beacon(1).block).unwrap() * BLOCK_BYTES;
+    let calls = || {
+        let page = |bytes: &mut [u8]| parse_page::<Beacon>(&bytes[start..start + BLOCK_BYTES], None);
+        disks[0].with_bytes(|bytes| page(bytes)).unwrap().out_directory.len()
+    };
+    alone[0].endpoint.connect(now, "beta").unwrap();
+    let end = now + Duration::from_secs(10);
+    run(&mut now, &mut alone, Duration::from_secs(20), |_, now| now >= end);
+    assert!(!alone[0].held.is_empty());
+    assert_eq!(calls(), 0, "nobody could read its entry yet");
+    alone[0].judge = None;
+    alone[0].release(now);
+    run(&mut now, &mut alone, Duration::from_secs(5), |_, _| calls() == 1);
 }
 
 /// Rule 46: what was sent before the close arrives.

@@ -12,7 +12,7 @@ use transfer_core::transfer::RelativePath;
 
 use super::Violation;
 use crate::file_system::FoundFile;
-use crate::files::ExpectedJob;
+use crate::files::{ExpectedJob, Output};
 
 /// The partial folder of a receiver, which is no final name.
 const PARTIAL_FOLDER: &str = ".diskwire-partial";
@@ -43,11 +43,12 @@ impl Delivery {
     /// Watches these.
     #[must_use]
     pub fn new(jobs: Vec<ExpectedJob>) -> Self {
+        let repeatable = (0..jobs.len()).filter(|job| jobs[*job].is_stream).collect();
         Self {
             jobs,
             published: BTreeMap::new(),
             said: BTreeSet::new(),
-            repeatable: BTreeSet::new(),
+            repeatable,
             found: Vec::new(),
             delivered: 0,
             delivered_bytes: 0,
@@ -62,7 +63,22 @@ impl Delivery {
         (0..self.jobs.len()).try_for_each(|job| self.check_job(at, job))
     }
 
+    /// Where a job's stream is fetched to, if it is one.
+    #[must_use]
+    pub fn output(&self, job: usize) -> Option<&Output> {
+        self.jobs[job].output.as_ref()
+    }
+
+    /// What has come of a stream is how it begins.
+    fn check_output(&self, at: Instant, job: usize) -> Result<(), Violation> {
+        let wrong = self.output(job).and_then(|output| Some((output, output.come().1?)));
+        wrong.map_or(Ok(()), |(output, byte)| {
+            Err(Violation::Stream { at, job, byte, sent: output.expected.len() })
+        })
+    }
+
     fn check_job(&mut self, at: Instant, job: usize) -> Result<(), Violation> {
+        self.check_output(at, job)?;
         let mut found = std::mem::take(&mut self.found);
         found.clear();
         let expected = &self.jobs[job];
@@ -153,9 +169,13 @@ impl Delivery {
     /// # Errors
     /// If it is not there.
     pub fn check_said(&mut self, at: Instant, job: usize, announced: &RelativePath) -> Result<(), Violation> {
+        self.check_job(at, job)?;
+        if self.jobs[job].is_stream {
+            // It is said under no name that its end would have.
+            return Ok(());
+        }
         let path = String::from_utf8_lossy(announced.as_bytes()).into_owned();
         let path = self.jobs[job].folder.join(path);
-        self.check_job(at, job)?;
         self.expect(at, job, path)
     }
 
@@ -165,6 +185,14 @@ impl Delivery {
     /// If a file of it is not there.
     pub fn check_done(&mut self, at: Instant, job: usize) -> Result<(), Violation> {
         self.check_job(at, job)?;
+        if let Some(output) = &self.jobs[job].output {
+            let (come, sent) = (output.come().0, output.expected.len());
+            if come != sent {
+                return Err(Violation::Stream { at, job, byte: come, sent });
+            }
+            self.delivered += 1;
+            self.delivered_bytes += sent as u64;
+        }
         let paths: Vec<PathBuf> = self.jobs[job].files.iter().map(|file| file.path.clone()).collect();
         paths.into_iter().try_for_each(|path| self.expect(at, job, path))
     }

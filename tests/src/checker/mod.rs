@@ -40,6 +40,18 @@ pub enum Violation {
         /// The file.
         path: String,
     },
+    /// What came of a stream is not how it begins, or not all of it.
+    #[error("{at}: the stream of job {job} is not what was sent from byte {byte} on, of {sent}")]
+    Stream {
+        /// When it was seen.
+        at: Instant,
+        /// Number of the job.
+        job: usize,
+        /// Where it ends, or begins to differ.
+        byte: usize,
+        /// Bytes that were sent.
+        sent: usize,
+    },
     /// A file was said to be published, or its job to be done, and it is not there.
     #[error("{at}: {path} of job {job} was said to be published, and is not there")]
     Missing {

@@ -1,0 +1,56 @@
+//! A receiver whose file system is full goes on when there is room again, in the same process.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use storage_mapping::BufferPool;
+use system_tests::chance::Chance;
+use system_tests::file_system::SimulatedFiles;
+use transfer_core::export::Export;
+use transfer_core::file_system::{FileSystem, make_directories};
+use transfer_core::transfer::{
+    Destined, ErrorCode, LocalDone, LocalError, LocalFiles, LocalRequest, LocalStore, LocalWork,
+    RelativePath, ServingFiles, Target,
+};
+
+/// Older than anybody comes back for.
+const LATER: Duration = Duration::from_secs(30 * 86_400);
+
+fn open_destination(files: &LocalFiles, job: u32) -> Result<(), LocalError> {
+    let destined = Destined {
+        target: Target::Export { export: b"box".to_vec(), path: RelativePath::root() },
+        single: None,
+        must_be_directory: true,
+        stream: false,
+        no_clobber: false,
+        preserve: false,
+    };
+    let run = |work| files.execute(LocalRequest { id: 1, job, work }).done;
+    run(LocalWork::OpenDestination(destined))?;
+    assert!(matches!(run(LocalWork::CloseDestination { finished: true }), Ok(LocalDone::Failures(_))));
+    Ok(())
+}
+
+/// An old partial file is to be journalled as aborted when a destination is opened, and there is no room.
+#[test]
+fn a_journal_that_could_not_be_written_is_opened_again() {
+    let time = Arc::new(AtomicU64::new(0));
+    let disk = SimulatedFiles::new(1, Chance::new(1), Arc::clone(&time));
+    make_directories(&disk, Path::new("/exports/.diskwire-partial")).expect("a folder");
+    let partial = Path::new("/exports/.diskwire-partial/00112233445566778899aabbccddeeff");
+    disk.write_file(partial, b"half").expect("written");
+    time.store(u64::try_from(LATER.as_nanos()).expect("a month"), std::sync::atomic::Ordering::Relaxed);
+    let export = Export::open_on(&disk, b"box", Path::new("/exports"), true).expect("an export");
+    let below: Arc<dyn FileSystem> = Arc::new(disk.clone());
+    let serving = Arc::new(ServingFiles::new_on(below, vec![export], Path::new("/state")).expect("state"));
+    let files = LocalFiles::serving(BufferPool::new(), 16 << 10, serving);
+
+    disk.limit_space(0, false);
+    assert_eq!(open_destination(&files, 1).expect_err("there is no room").code, ErrorCode::Io);
+    assert!(disk.stat(partial).is_ok(), "what is not journalled as aborted is not discarded");
+    disk.lift_limit();
+    open_destination(&files, 2).expect("there is room");
+    assert!(disk.stat(partial).is_err());
+}
