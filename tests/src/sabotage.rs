@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use thiserror::Error;
 use toml::Table;
@@ -219,6 +220,26 @@ fn with_switches(mut text: String, mut spots: Vec<Spot<'_>>) -> String {
         text.replace_range(start..start + old.len(), &switch);
     }
     text
+}
+
+/// Makes or refreshes a copy of the tracked files of a workspace, some with other texts. What is the same
+/// already keeps its time, so that little is built again.
+///
+/// # Errors
+/// If git, or the file system, fails.
+pub fn copy_workspace(from: &Path, to: &Path, changed: &BTreeMap<String, String>) -> io::Result<()> {
+    let listed = Command::new("git").arg("ls-files").current_dir(from).output()?;
+    for name in String::from_utf8_lossy(&listed.stdout).lines() {
+        let there = to.join(name);
+        let bytes = changed.get(name).map(|text| text.clone().into_bytes());
+        let Some(bytes) = bytes.or_else(|| fs::read(from.join(name)).ok()) else { continue };
+        if fs::read(&there).is_ok_and(|old| old == bytes) {
+            continue;
+        }
+        fs::create_dir_all(there.parent().unwrap_or(to))?;
+        fs::write(&there, bytes)?;
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<String, SabotageError> {

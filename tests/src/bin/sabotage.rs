@@ -10,16 +10,14 @@
 //! everybody who is asked later. The table comes as Markdown. Not here: the rows and their texts
 //! (`system_tests::sabotage`).
 
-use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Output};
 use std::time::{Duration, Instant};
 
 use system_tests::plan::Plan;
 use system_tests::runner::{Seeds, run_plan, run_seeds};
-use system_tests::sabotage::{Catcher, SWITCH_VARIABLE, Sabotage, load, switched, workspace};
+use system_tests::sabotage::{Catcher, SWITCH_VARIABLE, Sabotage, copy_workspace, load, switched, workspace};
 
 /// Seeds within which the simulator must notice.
 const SEEDS: u64 = 10_000;
@@ -96,7 +94,7 @@ fn run_table(only: &str, seeds: u64) -> Result<bool, Box<dyn Error>> {
         None => original.join("target/sabotage"),
     };
     let copy = Copy { original, folder: scratch.join("workspace"), target: scratch.join("target"), seeds };
-    copy.refresh(&broken)?;
+    copy_workspace(&copy.original, &copy.folder, &broken)?;
     copy.check_sound(&rows)?;
     println!("| what is taken away | rule | noticed by | seeds | seconds |\n|---|---|---|--:|--:|");
     let mut all = true;
@@ -132,22 +130,6 @@ fn line_of(row: &Sabotage, told: &Told) -> (String, bool) {
 }
 
 impl Copy {
-    /// Makes the copy: the tracked files, some with switches. What is the same already keeps its time.
-    fn refresh(&self, broken: &BTreeMap<String, String>) -> Result<(), Box<dyn Error>> {
-        let listed = Command::new("git").arg("ls-files").current_dir(&self.original).output()?;
-        for name in String::from_utf8(listed.stdout)?.lines() {
-            let (from, to) = (self.original.join(name), self.folder.join(name));
-            let bytes = broken.get(name).map(|text| text.clone().into_bytes());
-            let Some(bytes) = bytes.or_else(|| fs::read(&from).ok()) else { continue };
-            if fs::read(&to).is_ok_and(|there| there == bytes) {
-                continue;
-            }
-            fs::create_dir_all(to.parent().unwrap_or(&self.folder))?;
-            fs::write(&to, bytes)?;
-        }
-        Ok(())
-    }
-
     fn cargo(&self, row: usize, args: &[&str]) -> std::io::Result<Output> {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         Command::new(cargo)
