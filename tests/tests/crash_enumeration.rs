@@ -259,7 +259,7 @@ fn a_set_up_may_be_cut_after_every_block() {
         let SetUp { whole: [olds, news], errors, .. } = run;
         let blocks: usize = writes.iter().map(|write| write.bytes.len() / BLOCK_BYTES).sum();
         println!(
-            "set-up over {name}: {} writes of {blocks} blocks, {} instants: {olds} times the old volume, \
+            "FIGURE set-up over {name}: {} writes of {blocks} blocks, {} instants: {olds} times the old volume, \
              {news} times the new one, {errors} errors; set up again {} times",
             writes.len(),
             olds + news + errors,
@@ -313,7 +313,7 @@ fn a_process_may_be_killed_at_every_write() {
     for (is_pull, is_serving) in [(false, false), (false, true), (true, false), (true, true)] {
         let (found, [starting, working, closing]) = kills(is_pull, is_serving);
         println!(
-            "{}, {}: {starting} writes of the start, {working} of the transfer, {closing} from then on",
+            "FIGURE {}, {}: {starting} writes of the start, {working} of the transfer, {closing} from then on",
             if is_pull { "pull" } else { "push" },
             if is_serving { "connector" } else { "initiator" },
         );
@@ -339,7 +339,12 @@ fn a_process_may_be_killed_at_every_write() {
         }
     });
     let failures = failures.into_inner().expect("no run panics outside its catch");
-    println!("{} kills in {:.1} s, {} failed", all.len(), start.elapsed().as_secs_f64(), failures.len());
+    println!(
+        "FIGURE {} kills in {:.1} s, {} failed",
+        all.len(),
+        start.elapsed().as_secs_f64(),
+        failures.len()
+    );
     failures.iter().take(20).for_each(|failure| println!("{failure:?}"));
     assert!(failures.is_empty(), "{} kills broke a promise", failures.len());
 }

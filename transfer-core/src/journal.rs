@@ -326,6 +326,33 @@ mod tests {
         assert_eq!(journal.entries.len(), 10_001);
     }
 
+    /// A journal that says the same of few ids again and again is written anew, and still says it.
+    #[test]
+    fn a_journal_with_more_old_records_than_it_may_have_is_compacted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let length = || std::fs::metadata(&path).expect("it is there").len();
+        let aborted = Entry::Aborted { code: ErrorCode::Io };
+        let again = |count: usize| vec![(TransferId([1; 16]), aborted.clone()); count];
+        // One entry: 2 + 10,000 records are allowed.
+        let mut journal = Journal::open(&path, 1).expect("a journal");
+        journal.append(1, again(10_002)).expect("appended");
+        drop(journal);
+        let before = length();
+        let mut journal = Journal::open(&path, 1).expect("a journal");
+        assert_eq!(length(), before, "as many as are allowed");
+        journal.append(1, again(1)).expect("appended");
+        drop(journal);
+        let mut journal = Journal::open(&path, 1).expect("a journal");
+        assert_eq!(length(), before / 10_002, "one record is left");
+        journal.append(1, vec![intent(2)]).expect("it goes on in the new file");
+        assert!(Journal::open(&path, 1).is_err(), "the new file is locked");
+        drop(journal);
+        let journal = Journal::open(&path, 1).expect("a journal");
+        assert_eq!(journal.find(&TransferId([1; 16])), Some(&aborted));
+        assert_eq!(journal.intents().map(|(id, _)| id).collect::<Vec<_>>(), [TransferId([2; 16])]);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
 use storage_mapping::{Buffer, BufferPool, Instant};
-use transfer_core::format::host_table::HostRecord;
+use transfer_core::format::host_table::{HostFlags, HostRecord};
 use transfer_core::format::process_segment_pointer_table::ENTRIES_BYTES;
 use transfer_core::format::segment::Direction;
 use transfer_core::payload::{Payload, Segment, SegmentKind};
@@ -23,10 +23,10 @@ use transfer_core::protocol::seal::{SealDone, XaesKey};
 use transfer_core::protocol::startup::{LocalState, Startup, StartupIo, StartupStep};
 use transfer_core::protocol::writer::{Stream, Writer, WriterAction};
 use transfer_core::random::SeededRandom;
-use volume::Layout;
 use volume::header::{HEADER_BYTES, Header, Place};
 use volume::layout::{PlannedDevice, VolumePlan};
 use volume::record::{Record, Text};
+use volume::{Layout, SegmentNumber};
 
 const START: Instant = Instant(1_000_000_000);
 const CONNECTION: u64 = 1;
@@ -180,4 +180,26 @@ fn every_life_has_a_higher_incarnation() {
         }
     }
     panic!("it claims its lane");
+}
+
+/// A row grants the segments of its ranges, from the first to the last and none beside.
+#[test]
+fn a_row_owns_its_ranges_to_their_ends() {
+    let (layout, record) = volume_of_two();
+    assert!(!record.pool_ranges.is_empty());
+    for range in record.pool_ranges.iter() {
+        let (first, last) = (range.first_segment, range.first_segment + range.count - 1);
+        assert!(record.owns_segment(SegmentNumber(first)) && record.owns_segment(SegmentNumber(last)));
+        for beside in [first - 1, last + 1] {
+            let elsewhere = record
+                .pool_ranges
+                .iter()
+                .any(|other| (other.first_segment..other.first_segment + other.count).contains(&beside));
+            assert_eq!(record.owns_segment(SegmentNumber(beside)), elsewhere, "segment {beside}");
+        }
+    }
+    assert_eq!(layout.pool_of_lane(0).len(), record.pool_ranges.len());
+    let evicted = HostRecord { flags: HostFlags::ENROLLED | HostFlags::EVICTED, ..record.clone() };
+    let empty = HostRecord { flags: HostFlags::empty(), ..record.clone() };
+    assert!(record.is_active() && !evicted.is_active() && !empty.is_active());
 }

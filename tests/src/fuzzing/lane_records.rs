@@ -4,6 +4,7 @@
 //! exactly the newest valid half and never goes back; a writer of a pair has one write in flight. Not here:
 //! what follows from a record (`hostile_disk`).
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use storage_mapping::{Buffer, Instant};
@@ -18,7 +19,7 @@ use volume::record::Record;
 
 use super::input::Input;
 use super::record::{Mode, check_record, record_seeds, run_record, shape};
-use super::sample::{EDITION, sample};
+use super::sample::{EDITION, Sound, sample};
 
 /// Beacon or incarnation record: hints to everybody, and to the owner only with its MAC.
 ///
@@ -30,21 +31,21 @@ pub fn beacon(bytes: &[u8]) {
     let sample = sample();
     let map = sample.map();
     if mode.variant() & 1 == 0 {
-        let sound = sample.beacon();
-        let page = emit_page(&sound, None);
+        static SOUND: OnceLock<Sound<Beacon>> = OnceLock::new();
+        let Sound { record: sound, page } = SOUND.get_or_init(|| Sound::new(sample.beacon()));
         let expected = (RecordType::Beacon, map.beacon(0));
-        let Some(found) = run_record::<Beacon>(&mut input, mode, &page, None, expected) else { return };
+        let Some(found) = run_record::<Beacon>(&mut input, mode, page, None, expected) else { return };
         let mac = sample.owner_key.mac(&Beacon { owner_mac: [0; 32], ..found.clone() });
-        assert!(mac != found.owner_mac || found == sound, "a forged beacon carries the owner's MAC");
+        assert!(mac != found.owner_mac || found == *sound, "a forged beacon carries the owner's MAC");
     } else {
-        let sound = sample.incarnation();
-        let page = emit_page(&sound, None);
+        static SOUND: OnceLock<Sound<IncarnationRecord>> = OnceLock::new();
+        let Sound { record: sound, page } = SOUND.get_or_init(|| Sound::new(sample.incarnation()));
         let expected = (RecordType::Incarnation, map.incarnation(0));
-        let Some(found) = run_record::<IncarnationRecord>(&mut input, mode, &page, None, expected) else {
+        let Some(found) = run_record::<IncarnationRecord>(&mut input, mode, page, None, expected) else {
             return;
         };
         let mac = sample.owner_key.mac(&IncarnationRecord { owner_mac: [0; 32], ..found.clone() });
-        assert!(mac != found.owner_mac || found == sound, "a forged record carries the owner's MAC");
+        assert!(mac != found.owner_mac || found == *sound, "a forged record carries the owner's MAC");
     }
 }
 
@@ -70,13 +71,13 @@ pub fn control_area(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mode = Mode(input.byte());
     let sample = sample();
-    let sound = sample.in_directory();
-    let page = emit_page(&sound, None);
+    static SOUND: OnceLock<Sound<InDirectory>> = OnceLock::new();
+    let Sound { record: sound, page } = SOUND.get_or_init(|| Sound::new(sample.in_directory()));
     let expected = (RecordType::InDirectory, sample.map().in_directory(0));
-    let Some(found) = run_record::<InDirectory>(&mut input, mode, &page, None, expected) else { return };
+    let Some(found) = run_record::<InDirectory>(&mut input, mode, page, None, expected) else { return };
     assert!(found.in_directory.len() <= 256);
     let mac = sample.owner_key.mac(&InDirectory { owner_mac: [0; 32], ..found.clone() });
-    assert!(mac != found.owner_mac || found == sound, "a forged in-directory carries the owner's MAC");
+    assert!(mac != found.owner_mac || found == *sound, "a forged in-directory carries the owner's MAC");
 }
 
 /// A/B pairs: reading against a model, and writing with lost and failed writes.

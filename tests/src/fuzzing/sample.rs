@@ -18,7 +18,7 @@ use transfer_core::protocol::owner_mac::OwnerKey;
 use transfer_core::protocol::seal::DirectionKeys;
 use transfer_core::protocol::writer::Stream;
 use volume::Layout;
-use volume::header::{Edition, Header, Place, RecordType};
+use volume::header::{Edition, Header, Page, Place, RecordType, emit_page};
 use volume::layout::{PlannedDevice, VolumePlan};
 use volume::record::{Record, Rows, Text};
 
@@ -227,6 +227,24 @@ impl Sample {
             base_seq: 1,
             entry_count: 0,
         }
+    }
+}
+
+/// A sound record and its page, which is made once: a seal costs as much as all that is done with it.
+#[derive(Debug)]
+pub struct Sound<R> {
+    /// The record.
+    pub record: R,
+    /// Its page, sealed for everybody.
+    pub page: Box<Page>,
+}
+
+impl<R: Record> Sound<R> {
+    /// Seals a record.
+    #[must_use]
+    pub fn new(record: R) -> Self {
+        let page = emit_page(&record, None);
+        Self { record, page }
     }
 }
 

@@ -4,6 +4,8 @@
 //! device, region and range, so that no later arithmetic can leave them. Not here: reading from devices
 //! (`survey`).
 
+use std::sync::OnceLock;
+
 use aws_lc_rs::signature::Ed25519KeyPair;
 use transfer_core::format::host_table::HostRecord;
 use transfer_core::format::map::TableMap;
@@ -16,7 +18,7 @@ use volume::{Layout, MasterControlBlock, Page, SecondaryDeviceTable, SegmentNumb
 
 use super::input::Input;
 use super::record::{Mode, check_page, check_record, record_seeds, shape};
-use super::sample::sample;
+use super::sample::{Sound, sample};
 
 fn sign(admin: &Ed25519KeyPair, page: &mut Page, signed: std::ops::Range<usize>, signature: usize) {
     let bytes = [&page[8..24], &page[48..56], &page[signed]].concat();
@@ -31,10 +33,11 @@ pub fn master_control_block(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mode = Mode(input.byte());
     let sample = sample();
-    let (device, block) = [(0, 0), (0, 1), (1, 0)][mode.variant() % 3];
-    let copy = sample.layout.master_copy(device, block);
-    let sound = header::emit_page(&copy, None);
-    let mut page = sound.clone();
+    static SOUND: [OnceLock<Sound<MasterControlBlock>>; 3] = [const { OnceLock::new() }; 3];
+    let variant = mode.variant() % 3;
+    let (device, block) = [(0, 0), (0, 1), (1, 0)][variant];
+    let sound = SOUND[variant].get_or_init(|| Sound::new(sample.layout.master_copy(device, block)));
+    let (copy, mut page) = (&sound.record, sound.page.clone());
     shape::<MasterControlBlock>(&mut input, mode, &mut page);
     if mode.resign() {
         sign(&sample.admin, &mut page, 64..640, 640);
@@ -47,7 +50,7 @@ pub fn master_control_block(bytes: &[u8]) {
     let Ok(opened) = MasterControlBlock::open(&page, Some(&known)) else { return };
     assert!(header::seal_fits(&page[..], None), "it opened without a seal");
     if !mode.resign() {
-        assert!(opened.agrees_with(&copy), "it says something else and the admin did not sign it");
+        assert!(opened.agrees_with(copy), "it says something else and the admin did not sign it");
     }
     assert!(opened.agrees_with(&opened) && opened.agrees_with(&opened.clone()));
     let reads = opened.clone().at(device.into(), block);
@@ -89,13 +92,14 @@ pub fn secondary_device_table(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mode = Mode(input.byte());
     let sample = sample();
-    let sound = header::emit_page(&sample.layout.table, None);
+    static SOUND: OnceLock<Box<Page>> = OnceLock::new();
+    let sound = SOUND.get_or_init(|| header::emit_page(&sample.layout.table, None));
     let mut page = sound.clone();
     shape::<SecondaryDeviceTable>(&mut input, mode, &mut page);
     if mode.reseal() {
         seal_page(&mut page[..], None);
     }
-    let parsed = check_page::<SecondaryDeviceTable>(&page, &sound, None, mode);
+    let parsed = check_page::<SecondaryDeviceTable>(&page, sound, None, mode);
     let mut master = sample.layout.master.clone();
     if mode.resign() {
         master.device_table_hash = device_table_hash(&page);
@@ -151,8 +155,9 @@ pub fn host_table_row(bytes: &[u8]) {
     let mode = Mode(input.byte());
     let sample = sample();
     let (host, copy) = [(0, 0), (0, 1), (1, 0), (1, 1)][mode.variant() % 4];
-    let record = sample.host(host);
-    let sound = &record.pages(&sample.layout)[copy].1;
+    static SOUND: OnceLock<[Vec<Box<Page>>; 2]> = OnceLock::new();
+    let pages = |host| sample.host(host).pages(&sample.layout).into_iter().map(|(_, page)| page).collect();
+    let sound = &SOUND.get_or_init(|| [pages(0), pages(1)])[host][copy];
     let mut page = **sound;
     shape::<HostRecord>(&mut input, mode, &mut page);
     if mode.resign() {

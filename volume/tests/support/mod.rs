@@ -323,5 +323,18 @@ where
     let record = R::sample(&mut Counted::new());
     let bytes = bytes_of(&record);
     check_golden(folder, name, &bytes);
+    check_shown(folder, name, &record);
     assert_eq!(R::parse(&bytes), Ok(record));
+}
+
+/// Compares what `volume inspect` shows of a record with the golden text, which UPDATE_GOLDEN=1 writes anew.
+fn check_shown<R: Record>(folder: &Path, name: &str, record: &R) {
+    let file = folder.join(format!("{name}.shown"));
+    let fields = record.show_fields();
+    let text: String = fields.iter().map(|(field, shown)| format!("{}: {shown}\n", field.name)).collect();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, &text).expect("the golden file can be written");
+    }
+    let golden = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(text, golden, "{name} is shown otherwise than before; if that is right: UPDATE_GOLDEN=1");
 }
