@@ -5,47 +5,30 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
 
-use std::sync::Arc;
+mod volume_of_two;
+
 use std::time::Duration;
 
-use aws_lc_rs::signature::Ed25519KeyPair;
 use storage_mapping::{Buffer, BufferPool, Instant};
 use transfer_core::format::host_table::{HostFlags, HostRecord};
 use transfer_core::format::process_segment_pointer_table::ENTRIES_BYTES;
-use transfer_core::format::segment::Direction;
 use transfer_core::payload::{Payload, Segment, SegmentKind};
 use transfer_core::protocol::connection::IoCommand;
 use transfer_core::protocol::discovery::BellWatcher;
 use transfer_core::protocol::endpoint::Identity;
 use transfer_core::protocol::owner_mac::OwnerKey;
 use transfer_core::protocol::pool::SegmentPool;
-use transfer_core::protocol::seal::{SealDone, XaesKey};
+use transfer_core::protocol::seal::SealDone;
 use transfer_core::protocol::startup::{LocalState, Startup, StartupIo, StartupStep};
-use transfer_core::protocol::writer::{Stream, Writer, WriterAction};
+use transfer_core::protocol::writer::{Writer, WriterAction};
 use transfer_core::random::SeededRandom;
-use volume::header::{HEADER_BYTES, Header, Place};
-use volume::layout::{PlannedDevice, VolumePlan};
-use volume::record::{Record, Text};
-use volume::{Layout, SegmentNumber};
+use volume::SegmentNumber;
+use volume::header::{HEADER_BYTES, Header};
+use volume::record::Record;
+use volume_of_two::{stream, volume_of_two};
 
 const START: Instant = Instant(1_000_000_000);
 const CONNECTION: u64 = 1;
-
-fn volume_of_two() -> (Layout, HostRecord) {
-    let admin = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
-    let plan = VolumePlan {
-        devices: vec![PlannedDevice::new("m", 6000).unwrap()],
-        lanes: 2,
-        connections: 4,
-        segment_payload_bytes: 1 << 16,
-        volume_id: [3; 16],
-        time_id: 1,
-        unix_filename: "m".into(),
-    };
-    let layout = plan.layout(&admin).unwrap();
-    let record = HostRecord::new(&layout, 0, Text::new("alpha").unwrap(), [1; 32], 0, &admin);
-    (layout, record)
-}
 
 fn segments() -> SegmentPool {
     let (layout, record) = volume_of_two();
@@ -56,16 +39,7 @@ fn segments() -> SegmentPool {
 
 /// A writer whose first segment is on its way to the disk.
 fn writing(pool: &mut SegmentPool) -> (Writer, SeededRandom) {
-    let stream = Stream {
-        volume_id: [3; 16],
-        connection_id: [1; 16],
-        direction: Direction::ToConnector,
-        owner: 0,
-        incarnation: 1,
-        nonce_low: 2,
-        table: Place { volume_id: [3; 16], owner: 0, index: 0, device: 0, block: 9 },
-        key: Arc::new(XaesKey::new(&[1; 32])),
-    };
+    let stream = stream();
     let (buffers, mut random) = (BufferPool::new(), SeededRandom::new(&[2; 32]));
     let mut writer = Writer::new(CONNECTION, stream, 8, 17);
     let payload = Payload::copy_of(&buffers, &[7; 5000]);
