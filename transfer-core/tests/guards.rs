@@ -3,8 +3,6 @@
 //! Without them nothing wrong is delivered; reads, rings and time are lost. So what they promise is said
 //! here. Not here: what a build without them does (`tests/sabotage.toml`).
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
-
 mod volume_of_two;
 
 use std::time::Duration;

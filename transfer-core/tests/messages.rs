@@ -80,11 +80,18 @@ fn examples() -> Vec<(&'static str, Message)> {
         ("end of job", Message::EndOfJob),
         ("job done", Message::JobDone),
         ("list", Message::List { export: b"inbox".to_vec(), path: path("a") }),
-        ("list entries", Message::ListEntries { last: true, entries: vec![entry] }),
+        ("list entries", Message::ListEntries { last: true, entries: vec![entry.clone()] }),
+        ("list entries, kinds", Message::ListEntries { last: false, entries: kinds(&entry) }),
         ("service open", Message::ServiceOpen { service: b"ssh".to_vec() }),
         ("half close", Message::HalfClose { length: 99 }),
         ("notice", Message::Notice { skipped: true, path: path("tree/fifo"), reason: reason() }),
     ]
+}
+
+/// An entry of each kind.
+fn kinds(entry: &ListEntry) -> Vec<ListEntry> {
+    let kinds = [ListKind::File, ListKind::Directory, ListKind::Link, ListKind::Other];
+    kinds.map(|kind| ListEntry { kind, ..entry.clone() }).into()
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! A small volume of one device and two lanes, and one direction of a connection from lane 0.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(missing_docs, unreachable_pub, reason = "a test harness")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
 
@@ -16,9 +17,14 @@ use volume::record::Text;
 
 /// Its layout, and the row of lane 0.
 pub fn volume_of_two() -> (Layout, HostRecord) {
+    volume_on(&["m"])
+}
+
+/// The same with these devices.
+pub fn volume_on(devices: &[&str]) -> (Layout, HostRecord) {
     let admin = Ed25519KeyPair::from_seed_unchecked(&[9; 32]).unwrap();
     let plan = VolumePlan {
-        devices: vec![PlannedDevice::new("m", 6000).unwrap()],
+        devices: devices.iter().map(|id| PlannedDevice::new(id, 6000).unwrap()).collect(),
         lanes: 2,
         connections: 4,
         segment_payload_bytes: 1 << 16,
