@@ -7,6 +7,7 @@ use pair::{Side, World, assert_no_partials, assert_same, bytes, describe, make_t
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 use storage_mapping::Instant;
 use transfer_core::journal::{Entry, Journal};
 use transfer_core::payload::{Payload, Segment, SegmentKind};
@@ -178,6 +179,40 @@ fn a_large_file_goes_on_from_its_durable_prefix() {
     assert!(world.delivered < 40, "{} segments for the rest", world.delivered);
     assert_eq!(fs::read(world.export().join("large")).expect("published"), bytes(64 * world.segment + 11, 1));
     assert_no_partials(&world.export());
+}
+
+/// Both processes are killed, so that nobody could say a word at the end: what is marked as durable while the file
+/// comes, every second, is where the next run goes on.
+#[test]
+fn what_comes_is_made_durable_every_second() {
+    let marks = |step_time: Duration| {
+        let mut world = World::new();
+        let length = 60 * world.segment;
+        let source = world.here().join("large");
+        fs::write(&source, bytes(length, 1)).expect("a file");
+        (world.step_time, world.kill_after) = (step_time, Some(100));
+        assert_eq!(world.push(&[&source], "", JobOptions::empty()).verdict, Verdict::Retry);
+        let partial = fs::read_dir(world.export().join(".diskwire-partial")).expect("a folder");
+        let mark =
+            partial.map(|entry| entry.expect("an entry").path()).find(|path| path.extension().is_some());
+        // Two halves, each with magic, size, durable bytes and number.
+        let number =
+            |half: &[u8], at: usize| u64::from_le_bytes(half[at..at + 8].try_into().expect("8 bytes"));
+        let mark = mark.map(|path| fs::read(path).expect("readable")).unwrap_or_default();
+        let latest = mark.chunks_exact(64).map(|half| (number(half, 24), number(half, 16))).max();
+        world.kill_after = None;
+        assert_eq!(world.push(&[&source], "", JobOptions::empty()).verdict, Verdict::Done);
+        assert_eq!(fs::read(world.export().join("large")).expect("published"), bytes(length, 1));
+        let (count, durable) = latest.unwrap_or_default();
+        let saved = usize::try_from(durable).expect("small") / world.segment;
+        assert!(world.delivered + saved <= 60 + 10, "{} segments, {saved} were there", world.delivered);
+        (count, saved)
+    };
+    assert_eq!(marks(Duration::ZERO), (0, 0), "within one second nothing is marked");
+    let (count, saved) = marks(Duration::from_millis(300));
+    assert!(count >= 3 && saved >= 10, "{count} marks, {saved} segments");
+    let (often, _) = marks(Duration::from_secs(2));
+    assert!(often > count, "{often} marks");
 }
 
 #[test]

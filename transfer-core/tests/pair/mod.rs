@@ -33,6 +33,8 @@ pub struct World {
     pub interrupt_after: Option<usize>,
     /// Both processes end when so much local work has been executed.
     pub kill_after: Option<usize>,
+    /// How long a step takes.
+    pub step_time: Duration,
     /// Called before each step with the number of segments delivered.
     pub meddle: Option<Box<dyn FnMut(usize)>>,
     pub events: Vec<SessionEvent>,
@@ -59,6 +61,7 @@ impl World {
             lose_after: None,
             interrupt_after: None,
             kill_after: None,
+            step_time: Duration::ZERO,
             meddle: None,
             events: Vec::new(),
             delivered: 0,
@@ -135,6 +138,7 @@ impl World {
         self.delivered = 0;
         let mut lost = false;
         for step in 0_usize.. {
+            now = now + self.step_time;
             if let Some(meddle) = &mut self.meddle {
                 meddle(self.delivered);
             }
