@@ -121,7 +121,11 @@ fn a_writer_stops_at_the_readers_limit() {
         writer.push(START, segment, pool, &mut random);
         std::iter::from_fn(|| writer.poll_action()).count()
     };
-    (2..=8).for_each(|_| assert_eq!(sealed(&mut writer, &mut pool), 1, "the window has room"));
+    for _ in 2..=8 {
+        assert!(writer.has_room());
+        assert_eq!(sealed(&mut writer, &mut pool), 1, "the window has room");
+    }
+    assert!(!writer.has_room(), "nobody piles up segments beyond the window");
     let mut other = SeededRandom::new(&[3; 32]);
     writer.handle_marks(START, 4, 8, 1000, &[], &mut pool, &mut other).unwrap();
     assert_eq!(sealed(&mut writer, &mut pool), 0, "the reader has not granted number 9");

@@ -214,3 +214,27 @@ fn a_connection_that_closes_delivers_what_was_sent() {
     });
     assert_eq!(both[0].received.len(), 4);
 }
+
+/// Commands go one after the other; a close waits for the last of them too.
+#[test]
+fn a_connection_that_closes_says_every_command() {
+    let disks = make_volume();
+    let mut now = Instant(1_000_000_000);
+    let mut both = make_pair(&disks, &mut now);
+    let call = both[1].endpoint.connect(now, "beta").unwrap();
+    run(&mut now, &mut both, Duration::from_secs(5), |both, _| {
+        both.iter().all(|process| process.connected().is_some())
+    });
+    for opcode in 1..=5 {
+        both[1].endpoint.send_command(now, call, opcode, u64::from(opcode), vec![7; 100]);
+    }
+    both[1].endpoint.close(now, call);
+    run(&mut now, &mut both, Duration::from_secs(60), |both, _| {
+        both.iter().all(|process| process.closed().is_some())
+    });
+    assert_eq!(both[0].commands(), [1, 2, 3, 4, 5]);
+    assert_eq!(
+        (both[1].closed(), both[0].closed()),
+        (Some(CloseReason::Done), Some(CloseReason::ClosedByPeer))
+    );
+}
