@@ -134,26 +134,26 @@ impl<S: PathSelector> Failover<S> {
     }
 
     /// The path for the next attempt, none of `excluded`.
-    pub fn select_path(&mut self, excluded: PathSet) -> Option<PathIndex> {
-        self.selector.select_path(self.active.without(excluded))
+    pub fn select_path(&mut self, now: Instant, excluded: PathSet, bytes: usize) -> Option<PathIndex> {
+        self.selector.select_path(now, self.active.without(excluded), bytes)
     }
 
     /// A request was sent.
-    pub fn handle_start(&mut self, path: PathIndex, bytes: usize) {
-        self.selector.start_io(path, bytes);
+    pub fn handle_start(&mut self, now: Instant, path: PathIndex, bytes: usize) {
+        self.selector.start_io(now, path, bytes);
     }
 
     /// A request came back, done or failed.
-    pub fn handle_end(&mut self, path: PathIndex, bytes: usize, service_time: Duration) {
-        self.selector.end_io(path, bytes, service_time);
+    pub fn handle_end(&mut self, now: Instant, path: PathIndex, bytes: usize, service_time: Duration) {
+        self.selector.end_io(now, path, bytes, service_time);
     }
 
     /// I/O or a probe succeeded: a failed path is back. Says whether it is.
-    pub fn handle_success(&mut self, path: PathIndex) -> bool {
+    pub fn handle_success(&mut self, now: Instant, path: PathIndex) -> bool {
         self.paths[path.0].suspect_errors = 0;
         let was_failed = self.paths[path.0].state == PathState::Failed;
         if was_failed {
-            self.activate(path);
+            self.activate(now, path);
         }
         was_failed
     }
@@ -171,7 +171,7 @@ impl<S: PathSelector> Failover<S> {
         };
         let fails = fails && self.state(path) == PathState::Active;
         if fails {
-            self.deactivate(path, PathState::Failed);
+            self.deactivate(now, path, PathState::Failed);
             self.paths[path.0].probe_at = Some(now + self.config.probe_interval);
         }
         fails
@@ -204,15 +204,15 @@ impl<S: PathSelector> Failover<S> {
     }
 
     /// An operator takes a path out of use.
-    pub fn disable_path(&mut self, path: PathIndex) {
-        self.deactivate(path, PathState::Disabled);
+    pub fn disable_path(&mut self, now: Instant, path: PathIndex) {
+        self.deactivate(now, path, PathState::Disabled);
         self.paths[path.0].probe_at = None;
     }
 
     /// An operator puts a path into use.
-    pub fn reinstate_path(&mut self, path: PathIndex) {
+    pub fn reinstate_path(&mut self, now: Instant, path: PathIndex) {
         if self.state(path) != PathState::Active {
-            self.activate(path);
+            self.activate(now, path);
         }
     }
 
@@ -238,16 +238,16 @@ impl<S: PathSelector> Failover<S> {
         }
     }
 
-    fn activate(&mut self, path: PathIndex) {
+    fn activate(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0] = Path { state: PathState::Active, suspect_errors: 0, probe_at: None };
         self.active.insert(path);
-        self.selector.reinstate_path(path);
+        self.selector.reinstate_path(now, path);
     }
 
-    fn deactivate(&mut self, path: PathIndex, state: PathState) {
+    fn deactivate(&mut self, now: Instant, path: PathIndex, state: PathState) {
         self.paths[path.0].state = state;
         self.active.remove(path);
-        self.selector.fail_path(path);
+        self.selector.fail_path(now, path);
     }
 }
 
@@ -305,39 +305,41 @@ mod tests {
         let mut core = two_paths();
         let now = Instant::ZERO;
         assert!(!core.handle_error(now, A, ErrorClass::PathSuspect));
-        assert!(!core.handle_success(A), "a success forgives");
+        assert!(!core.handle_success(now, A), "a success forgives");
         assert!(!core.handle_error(now, A, ErrorClass::PathSuspect));
         assert!(core.handle_error(now, A, ErrorClass::PathSuspect));
-        assert_eq!(core.select_path(PathSet::EMPTY), Some(B));
-        assert_eq!(core.select_path(PathSet::EMPTY), Some(B));
+        assert_eq!(core.select_path(now, PathSet::EMPTY, 1), Some(B));
+        assert_eq!(core.select_path(now, PathSet::EMPTY, 1), Some(B));
         assert_eq!(core.poll_probe(now), None);
         let due = core.next_timeout().unwrap();
         assert_eq!(core.poll_probe(due), Some(A));
         assert_eq!(core.poll_probe(due), None, "one probe at a time");
         core.handle_failed_probe(due, A);
         assert!(core.next_timeout().unwrap() > due);
-        assert!(core.handle_success(A));
+        assert!(core.handle_success(now, A));
         assert_eq!((core.state(A), core.next_timeout()), (PathState::Active, None));
     }
 
     #[test]
     fn the_last_path_fails_only_when_it_is_dead() {
         let mut core = two_paths();
+        let now = Instant::ZERO;
         assert!(core.handle_error(Instant::ZERO, A, ErrorClass::PathDead));
         for _ in 0..10 {
             assert!(!core.handle_error(Instant::ZERO, B, ErrorClass::PathSuspect));
         }
         assert!(core.handle_error(Instant::ZERO, B, ErrorClass::PathDead));
-        assert_eq!(core.select_path(PathSet::EMPTY), None);
+        assert_eq!(core.select_path(now, PathSet::EMPTY, 1), None);
     }
 
     #[test]
     fn a_disabled_path_stays_out_until_the_operator_wants_it() {
         let mut core = two_paths();
-        core.disable_path(A);
-        assert!(!core.handle_success(A));
+        let now = Instant::ZERO;
+        core.disable_path(now, A);
+        assert!(!core.handle_success(now, A));
         assert_eq!((core.state(A), core.next_timeout()), (PathState::Disabled, None));
-        core.reinstate_path(A);
+        core.reinstate_path(now, A);
         assert_eq!(core.active().len(), 2);
     }
 }

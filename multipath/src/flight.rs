@@ -33,6 +33,17 @@ pub(crate) enum Work {
     },
 }
 
+impl Work {
+    /// Length of the transfer; 0 for a flush.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Read { length, .. } => *length,
+            Self::Write { data, .. } => data.len(),
+            Self::Flush { .. } => 0,
+        }
+    }
+}
+
 /// One request of the submitter.
 #[derive(Debug)]
 pub(crate) struct Flight {

@@ -21,7 +21,7 @@
 //! device.submit(now, IoRequest::write(IoTag(1), Lba(3), data, false)).expect("there is room");
 //! device.poll(now).expect("memory answers at once").outcome?;
 //!
-//! device.fail_path(PathIndex(0));
+//! device.fail_path(now, PathIndex(0));
 //! device.submit(now, IoRequest::read(IoTag(2), Lba(3), Buffer::zeroed(4096))).expect("there is room");
 //! let done = device.poll(now).expect("the other path answers");
 //! assert_eq!(done.buffer.into_read().as_deref(), Some(&[7; 4096][..]));

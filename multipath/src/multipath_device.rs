@@ -169,16 +169,16 @@ impl<S: PathSelector> MultipathDevice<S> {
     ///
     /// # Panics
     /// If there is no such path.
-    pub fn fail_path(&mut self, path: PathIndex) {
-        self.core.disable_path(path);
+    pub fn fail_path(&mut self, now: Instant, path: PathIndex) {
+        self.core.disable_path(now, path);
     }
 
     /// An operator puts a path into use.
     ///
     /// # Panics
     /// If there is no such path.
-    pub fn reinstate_path(&mut self, path: PathIndex) {
-        self.core.reinstate_path(path);
+    pub fn reinstate_path(&mut self, now: Instant, path: PathIndex) {
+        self.core.reinstate_path(now, path);
         self.has_changed = true;
     }
 

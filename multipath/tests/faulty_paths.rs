@@ -124,7 +124,7 @@ fn a_write_in_doubt_is_answered_unless_it_may_be_sent_again() {
     let done = run(&mut device, &mut now, IoRequest { path: Some(PathIndex(0)), ..fenced });
     assert!(done.outcome.is_err());
     assert_eq!((done.effect, done.copy), (Effect::Unknown, CopyFate::MayLand));
-    device.reinstate_path(PathIndex(0));
+    device.reinstate_path(now, PathIndex(0));
     // Over whichever path it goes first, it is done; the first copy may still land.
     for tag in 2..4 {
         let done = run(&mut device, &mut now, write(tag, 0, 2));
@@ -226,13 +226,13 @@ fn without_a_path_requests_wait_and_then_fail() {
     let disk = disk();
     let (mut device, _) = device_over(&disk, vec![Faults::default(); 2]);
     let mut now = Instant::ZERO;
-    device.fail_path(PathIndex(0));
-    device.fail_path(PathIndex(1));
+    device.fail_path(now, PathIndex(0));
+    device.fail_path(now, PathIndex(1));
     device.submit(now, read(1, 0)).unwrap();
     assert!(device.poll(now).is_none());
-    device.reinstate_path(PathIndex(1));
+    device.reinstate_path(now, PathIndex(1));
     assert!(next(&mut device, &mut now).outcome.is_ok());
-    device.fail_path(PathIndex(1));
+    device.fail_path(now, PathIndex(1));
     let done = run(&mut device, &mut now, read(2, 0));
     assert_eq!(done.outcome.unwrap_err().source_code, ErrorSource::NoPath);
     assert_eq!(now, Instant::ZERO + FailoverConfig::default().no_path_timeout);

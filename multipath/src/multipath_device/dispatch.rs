@@ -21,12 +21,12 @@ impl<S: PathSelector> MultipathDevice<S> {
     /// Sends a request over the next path that takes it, or lets it wait, or ends it.
     pub(super) fn dispatch(&mut self, now: Instant, index: usize) {
         let flight = self.flight(index);
-        let (wanted, mut excluded) = (flight.path, flight.tried);
+        let (wanted, mut excluded, bytes) = (flight.path, flight.tried, flight.work.bytes());
         let mut is_busy = false;
         loop {
             let path = match wanted {
                 Some(path) => Some(path).filter(|path| !excluded.contains(*path)),
-                None => self.core.select_path(excluded),
+                None => self.core.select_path(now, excluded, bytes),
             };
             let Some(path) = path else { break };
             match self.send(now, index, path) {
@@ -76,7 +76,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         let request = IoRequest { tag, operation, deadline, fence, path: None, hedge };
         match self.paths[path.0].device.submit(now, request) {
             Ok(()) => {
-                self.core.handle_start(path, bytes);
+                self.core.handle_start(now, path, bytes);
                 let status = &mut self.paths[path.0].status;
                 status.requests += 1;
                 status.in_flight += 1;

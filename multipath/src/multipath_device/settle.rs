@@ -25,12 +25,12 @@ impl<S: PathSelector> MultipathDevice<S> {
         if attempt.purpose == Purpose::Probe {
             self.paths[path.0].status.in_flight -= 1;
             match done.outcome {
-                Ok(()) => drop(self.core.handle_success(path)),
+                Ok(()) => drop(self.core.handle_success(now, path)),
                 Err(_) => self.core.handle_failed_probe(now, path),
             }
             return;
         }
-        self.core.handle_end(path, attempt.bytes, now.since(attempt.since));
+        self.core.handle_end(now, path, attempt.bytes, now.since(attempt.since));
         self.count(path, attempt.bytes, done.outcome);
         let carried_write = match &done.buffer {
             IoBuffer::Write(_) => done.effect != Effect::None,
@@ -38,7 +38,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         };
         self.paths[path.0].is_dirty |= carried_write;
         match done.outcome {
-            Ok(()) => drop(self.core.handle_success(path)),
+            Ok(()) => drop(self.core.handle_success(now, path)),
             Err(error) => drop(self.core.handle_error(now, path, ErrorClass::of(&error))),
         }
         match attempt.purpose {
@@ -165,7 +165,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             return false;
         };
         self.attempts.remove(place);
-        self.core.handle_end(path, attempt.bytes, now.since(attempt.since));
+        self.core.handle_end(now, path, attempt.bytes, now.since(attempt.since));
         self.paths[path.0].status.in_flight -= 1;
         self.put_buffer_back(index, request.operation);
         true

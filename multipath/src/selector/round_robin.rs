@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use storage_mapping::PathIndex;
+use storage_mapping::{Instant, PathIndex};
 
 use super::PathSelector;
 use crate::path_state::{PATH_COUNT_MAX, PathSet};
@@ -17,19 +17,19 @@ pub struct RoundRobin {
 }
 
 impl PathSelector for RoundRobin {
-    fn select_path(&mut self, candidates: PathSet) -> Option<PathIndex> {
+    fn select_path(&mut self, _now: Instant, candidates: PathSet, _bytes: usize) -> Option<PathIndex> {
         let chosen = candidates.next_from(PathIndex(self.next))?;
         self.next = (chosen.0 + 1) % PATH_COUNT_MAX;
         Some(chosen)
     }
 
-    fn start_io(&mut self, _path: PathIndex, _bytes: usize) {}
+    fn start_io(&mut self, _now: Instant, _path: PathIndex, _bytes: usize) {}
 
-    fn end_io(&mut self, _path: PathIndex, _bytes: usize, _service_time: Duration) {}
+    fn end_io(&mut self, _now: Instant, _path: PathIndex, _bytes: usize, _service_time: Duration) {}
 
-    fn fail_path(&mut self, _path: PathIndex) {}
+    fn fail_path(&mut self, _now: Instant, _path: PathIndex) {}
 
-    fn reinstate_path(&mut self, _path: PathIndex) {}
+    fn reinstate_path(&mut self, _now: Instant, _path: PathIndex) {}
 }
 
 #[cfg(test)]
@@ -41,10 +41,10 @@ mod tests {
         let mut all = PathSet::EMPTY;
         (0..3).for_each(|path| all.insert(PathIndex(path)));
         let mut selector = RoundRobin::default();
-        let mut turns: Vec<_> = (0..4).filter_map(|_| selector.select_path(all)).collect();
+        let mut turns: Vec<_> = (0..4).filter_map(|_| selector.select_path(Instant::ZERO, all, 1)).collect();
         all.remove(PathIndex(1));
-        turns.extend((0..3).filter_map(|_| selector.select_path(all)));
+        turns.extend((0..3).filter_map(|_| selector.select_path(Instant::ZERO, all, 1)));
         assert_eq!(turns, [0, 1, 2, 0, 2, 0, 2].map(PathIndex));
-        assert_eq!(selector.select_path(PathSet::EMPTY), None);
+        assert_eq!(selector.select_path(Instant::ZERO, PathSet::EMPTY, 1), None);
     }
 }
