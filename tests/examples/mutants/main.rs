@@ -11,8 +11,8 @@
 //!
 //! cargo-mutants builds the project once for each mutant, which takes hours; here all of them stand behind
 //! switches in a copy in `target/mutants`, as the deliberately broken builds do. Each one is shown to the tests
-//! and to the simulator, the quickest first, until somebody fails or does not end in time. What does not
-//! compile is no mutant. They come in no order, so that a run that is stopped has tried a fair sample. The
+//! and to the simulator, first to who notices most in the time that it takes, until a test fails or somebody does
+//! not end in time. What does not compile is no mutant. They come in no order, so that a run that is stopped has tried a fair sample. The
 //! results are in `target/mutants/results`, line by line, and come as Markdown. Not here: the switches
 //! (`switches`).
 
@@ -21,11 +21,11 @@ mod switches;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -272,7 +272,7 @@ impl Copy {
         Ok(broken)
     }
 
-    /// Everybody who may notice, quickest first; each must find nothing in the copy with all switches off.
+    /// Everybody who may notice; each must find nothing in the copy with all switches off.
     fn catchers(&self) -> Result<Vec<Catcher>, Failure> {
         let mut args = vec!["test", "--no-run", "--profile", PROFILE, "--message-format", "json"];
         PACKAGES.iter().for_each(|package| args.extend(["-p", package]));
@@ -292,7 +292,7 @@ impl Copy {
             }
             let manifest = PathBuf::from(word(&message["manifest_path"]));
             let folder = manifest.parent().unwrap_or(&self.folder).to_owned();
-            let args = vec!["--test-threads".to_owned(), "1".to_owned(), "-q".to_owned()];
+            let args = vec!["--test-threads".to_owned(), "1".to_owned()];
             let package = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let takes = Duration::ZERO;
             catchers.push(Catcher { name, package, program: program.into(), args, folder, takes });
@@ -316,41 +316,63 @@ impl Copy {
             catcher.takes = begun.elapsed();
             eprintln!("sound: {}, {:.1} s", catcher.name, catcher.takes.as_secs_f64());
         }
-        catchers.sort_by_key(|catcher| catcher.takes);
         Ok(catchers)
     }
 }
 
-/// Whether the catcher passes with a mutant on; `None` if it does not end.
+/// Whether the catcher passes with a mutant on, to its first test that fails; `None` if it does not end.
 fn ask(catcher: &Catcher, mutant: u32, limit: Duration) -> Result<Option<bool>, Failure> {
     let mut command = Command::new(&catcher.program);
     command.args(&catcher.args).current_dir(&catcher.folder).env(VARIABLE, mutant.to_string());
-    command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     if Path::new(MEMORY).is_dir() {
         command.env("TMPDIR", MEMORY);
     }
     let mut child = command.spawn()?;
-    let begun = Instant::now();
-    let mut pause = Duration::from_millis(2);
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status.success()));
-        }
-        if begun.elapsed() > limit {
+    let output = child.stdout.take().ok_or("a pipe was asked for")?;
+    let (sender, failed) = mpsc::channel();
+    let watch = move || {
+        let failed = |line: String| line.starts_with("test ") && line.ends_with(" ... FAILED");
+        let any = BufReader::new(output).lines().map_while(Result::ok).any(failed);
+        // Nobody listens any more to what comes after the time limit.
+        let _ = sender.send(any);
+    };
+    std::thread::spawn(watch);
+    match failed.recv_timeout(limit) {
+        Ok(false) => Ok(Some(child.wait()?.success())),
+        result => {
             child.kill()?;
             child.wait()?;
-            return Ok(None);
+            Ok(result.ok().map(|_| false))
         }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(50));
     }
 }
 
-fn judge(mutant: &Mutant, catchers: &[Catcher]) -> Result<Verdict, Failure> {
-    let is_below = |catcher: &&Catcher| catcher.package == "volume" && !mutant.file.starts_with("volume/");
-    for catcher in catchers.iter().filter(|catcher| !is_below(catcher)) {
-        let limit = Duration::from_secs(10) + 5 * catcher.takes;
-        match ask(catcher, mutant.number, limit)? {
+/// How often a catcher was asked about a file's mutants, and how often it noticed.
+type Luck = Mutex<BTreeMap<(String, String), (u32, u32)>>;
+
+/// What is to be expected of a catcher in a second, after Laplace: most first.
+fn promise(catcher: &Catcher, mutant: &Mutant, luck: &Luck) -> f64 {
+    let key = (mutant.file.clone(), catcher.name.clone());
+    let known = luck.lock().ok().and_then(|luck| luck.get(&key).copied());
+    let (asked, noticed) = known.unwrap_or_default();
+    f64::from(noticed + 1) / f64::from(asked + 2) / (catcher.takes.as_secs_f64() + 0.01)
+}
+
+fn judge(mutant: &Mutant, catchers: &[Catcher], luck: &Luck) -> Result<Verdict, Failure> {
+    let is_below = |catcher: &Catcher| catcher.package == "volume" && !mutant.file.starts_with("volume/");
+    let able = catchers.iter().filter(|catcher| !is_below(catcher));
+    let mut order: Vec<(f64, &Catcher)> = able.map(|c| (promise(c, mutant, luck), c)).collect();
+    order.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    for (_, catcher) in order {
+        let limit = Duration::from_secs(5) + 5 * catcher.takes;
+        let answer = ask(catcher, mutant.number, limit)?;
+        if let Ok(mut luck) = luck.lock() {
+            let (asked, noticed) = luck.entry((mutant.file.clone(), catcher.name.clone())).or_default();
+            *asked += 1;
+            *noticed += u32::from(answer != Some(true));
+        }
+        match answer {
             Some(true) => {}
             Some(false) => return Ok(Verdict::Noticed(catcher.name.clone())),
             None => return Ok(Verdict::Hung(catcher.name.clone())),
@@ -366,14 +388,18 @@ fn try_all(
     results: &Mutex<fs::File>,
 ) -> Result<(), Failure> {
     let next = AtomicUsize::new(0);
+    let luck = Luck::default();
     let failure = Mutex::new(None);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let work = || -> Result<(), Failure> {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(mutant) = asked.get(index) else { return Ok(()) };
-            let verdict =
-                if not_built.contains(&mutant.number) { Verdict::NotBuilt } else { judge(mutant, catchers)? };
+            let verdict = if not_built.contains(&mutant.number) {
+                Verdict::NotBuilt
+            } else {
+                judge(mutant, catchers, &luck)?
+            };
             let word = match &verdict {
                 Verdict::NotBuilt => "not built".to_owned(),
                 Verdict::Noticed(name) => format!("noticed by {name}"),
