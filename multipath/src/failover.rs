@@ -6,13 +6,14 @@
 //! Keeps true:
 //!
 //! * an I/O is sent again only if that cannot bring back old data: a read always; a write that had
-//!   no effect, or whose copy is dead, or whose sender says that it tells old bytes from new ones
-//!   ([`FencePolicy::Unsafe`]);
+//!   no effect, or whose copy is dead, or under a fence that holds later writes until it is
+//!   ([`FencePolicy::Fence`], [`FencePolicy::Wait`]), or whose sender says that it tells old bytes from
+//!   new ones ([`FencePolicy::Unsafe`]);
 //! * no request is sent more than [`FailoverConfig::attempts_max`] times, nor twice over a path that
 //!   gave an error (a busy path excepted);
 //! * the last path in use is not failed by an error that may come from the medium.
 //!
-//! Not here: the other fence policies. A write in doubt under them completes as unknown.
+//! Not here: which writes wait for a copy that may land (`fence`).
 
 use std::time::Duration;
 
@@ -39,6 +40,11 @@ pub struct FailoverConfig {
     pub probe_interval: Duration,
     /// Suspicious errors without a success in between that fail a path.
     pub suspect_errors_max: u32,
+    /// How long a copy of a write that was given up on may land, as far as is assumed: what proves nothing earlier
+    /// holds overlapping writes back for so long.
+    pub quiesce_time: Duration,
+    /// Bytes of I/O that was given up on and that paths have still, before nothing new is taken.
+    pub quarantine_max_bytes: usize,
     /// All paths lead to one write cache, so that a flush over any of them is enough.
     pub cache_is_shared: bool,
 }
@@ -55,6 +61,8 @@ impl Default for FailoverConfig {
             no_path_timeout: Duration::from_secs(60),
             probe_interval: Duration::from_secs(1),
             suspect_errors_max: 2,
+            quiesce_time: Duration::from_secs(30),
+            quarantine_max_bytes: 64 << 20,
             cache_is_shared: false,
         }
     }
@@ -223,7 +231,7 @@ impl<S: PathSelector> Failover<S> {
         let may_resend = match failed.effect {
             Effect::Full => false,
             Effect::None | Effect::Unknown => {
-                !failed.is_write || !is_in_doubt || failed.fence == FencePolicy::Unsafe
+                !failed.is_write || !is_in_doubt || failed.fence != FencePolicy::Fail
             }
         };
         if !may_resend || failed.attempts >= self.config.attempts_max {
@@ -269,20 +277,21 @@ mod tests {
     }
 
     #[test]
-    fn a_write_in_doubt_is_not_sent_again_unless_its_sender_allows_it() {
+    fn a_write_in_doubt_is_not_sent_again_where_its_sender_wants_to_know() {
         let core = two_paths();
-        for fence in [FencePolicy::Fence, FencePolicy::Wait, FencePolicy::Fail] {
-            let doubt = failed_write(Effect::Unknown, CopyFate::MayLand, fence);
-            assert_eq!(core.judge(&doubt), Verdict::Answer);
-            assert_eq!(core.judge(&FailedAttempt { is_write: false, ..doubt }), Verdict::Elsewhere);
+        let doubt = failed_write(Effect::Unknown, CopyFate::MayLand, FencePolicy::Fail);
+        assert_eq!(core.judge(&doubt), Verdict::Answer);
+        assert_eq!(core.judge(&FailedAttempt { is_write: false, ..doubt }), Verdict::Elsewhere);
+        for fence in [FencePolicy::Fence, FencePolicy::Wait, FencePolicy::Unsafe] {
+            assert_eq!(core.judge(&FailedAttempt { fence, ..doubt }), Verdict::Elsewhere);
+        }
+        for fence in [FencePolicy::Fence, FencePolicy::Wait, FencePolicy::Fail, FencePolicy::Unsafe] {
             for (effect, copy) in [(Effect::None, CopyFate::Dead), (Effect::Unknown, CopyFate::Dead)] {
                 assert_eq!(core.judge(&failed_write(effect, copy, fence)), Verdict::Elsewhere);
             }
+            let answered = failed_write(Effect::Full, CopyFate::Dead, fence);
+            assert_eq!(core.judge(&answered), Verdict::Answer);
         }
-        let sealed = failed_write(Effect::Unknown, CopyFate::MayLand, FencePolicy::Unsafe);
-        assert_eq!(core.judge(&sealed), Verdict::Elsewhere);
-        let answered = failed_write(Effect::Full, CopyFate::Dead, FencePolicy::Unsafe);
-        assert_eq!(core.judge(&answered), Verdict::Answer);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Requests that the device has accepted, and the attempts that it made for them.
 //!
 //! Keeps true: a place that is freed is used again, so nothing is allocated once warm; an attempt
-//! outlives its request if it is given up on, for the path still has its buffer. Not here: decisions.
+//! outlives its request if it is given up on, for the path still has its buffer; no tag of an attempt is
+//! used twice, so that what a path says late is never taken for news of another. Not here: decisions.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -11,6 +12,7 @@ use storage_mapping::{
     Operation, PathIndex, SharedBuffer,
 };
 
+use crate::fence::BlockRange;
 use crate::path_state::PathSet;
 
 /// What a request does, with what is needed to send it once more.
@@ -60,6 +62,8 @@ pub(crate) struct Flight {
     pub(crate) tried: PathSet,
     /// The last error, while there is a way on.
     pub(crate) error: Option<IoError>,
+    /// Done over one path; the answer waits for the death of an older copy ([`FencePolicy::Wait`]).
+    pub(crate) is_done: bool,
     /// The worst that is known of all attempts.
     pub(crate) effect: Effect,
     pub(crate) copy: CopyFate,
@@ -84,6 +88,7 @@ impl Flight {
             attempts: 0,
             tried: PathSet::EMPTY,
             error: None,
+            is_done: false,
             effect: Effect::None,
             copy: CopyFate::Dead,
         }
@@ -105,6 +110,19 @@ impl Flight {
 
     pub(crate) fn is_write(&self) -> bool {
         matches!(self.work, Work::Write { .. })
+    }
+
+    /// The blocks that a write changes, if it is held until no other copy can land there.
+    pub(crate) fn fenced_range(&self, block_bytes: usize) -> Option<BlockRange> {
+        self.range(block_bytes).filter(|_| self.fence != FencePolicy::Unsafe)
+    }
+
+    /// The blocks that a write changes.
+    pub(crate) fn range(&self, block_bytes: usize) -> Option<BlockRange> {
+        match &self.work {
+            Work::Write { lba, data, .. } => Some(BlockRange::new(*lba, (data.len() / block_bytes) as u64)),
+            Work::Read { .. } | Work::Flush { .. } => None,
+        }
     }
 
     pub(crate) fn is_flush(&self) -> bool {
@@ -139,13 +157,18 @@ impl Flight {
     }
 }
 
+/// Bits of an attempt's tag that say its place; the others number the attempts, so that no tag is used twice.
+const PLACE_BITS: u32 = 24;
+/// Attempts are numbered up to here and then from 0 on. Tags from 2⁶³ on are left to the devices below.
+const SERIAL_MAX: u64 = (1 << (63 - PLACE_BITS)) - 1;
+
 /// What an attempt was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// A request, by its place.
     Flight(usize),
-    /// A request that is over; `write` names one whose copy may still land.
-    Orphan { write: Option<IoTag> },
+    /// A request that goes on without it, or is over.
+    Orphan { is_write: bool },
     /// To see whether the path answers.
     Probe,
 }
@@ -158,6 +181,52 @@ pub(crate) struct Attempt {
     pub(crate) since: Instant,
     /// 0 for a flush.
     pub(crate) bytes: usize,
+    /// Its name on the path.
+    pub(crate) tag: IoTag,
+}
+
+/// I/O on paths, by place and by tag.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    places: Slab<Attempt>,
+    serial: u64,
+}
+
+impl Attempts {
+    pub(crate) fn new() -> Self {
+        Self { places: Slab::new(), serial: 0 }
+    }
+
+    /// A place for a new attempt, and its tag.
+    pub(crate) fn start(&mut self, now: Instant, path: PathIndex, purpose: Purpose, bytes: usize) -> IoTag {
+        self.serial = if self.serial == SERIAL_MAX { 0 } else { self.serial + 1 };
+        let place = self.places.insert(Attempt { purpose, path, since: now, bytes, tag: IoTag(0) });
+        assert!(place < 1 << PLACE_BITS, "queues of paths are shorter than that");
+        let tag = IoTag(self.serial << PLACE_BITS | place as u64);
+        self.places.entry(place).expect("just made").tag = tag;
+        tag
+    }
+
+    fn place(tag: IoTag) -> usize {
+        usize::try_from(tag.0 & ((1 << PLACE_BITS) - 1)).expect("24 bits")
+    }
+
+    pub(crate) fn get(&self, tag: IoTag) -> Option<&Attempt> {
+        self.places.get(Self::place(tag)).filter(|attempt| attempt.tag == tag)
+    }
+
+    pub(crate) fn entry(&mut self, tag: IoTag) -> Option<&mut Attempt> {
+        self.places.entry(Self::place(tag)).filter(|attempt| attempt.tag == tag)
+    }
+
+    pub(crate) fn remove(&mut self, tag: IoTag) -> Option<Attempt> {
+        self.get(tag)?;
+        self.places.remove(Self::place(tag))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Attempt> {
+        self.places.iter()
+    }
 }
 
 /// Places of requests by their tags. The tags come from this program, so that a cheap hash will do.
@@ -220,6 +289,10 @@ impl<T> Slab<T> {
         let value = self.entries.get_mut(index)?.take()?;
         self.free.push(index);
         Some(value)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.entries.iter().flatten()
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut T)> {

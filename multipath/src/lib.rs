@@ -33,19 +33,20 @@
 //! * [`multipath_device`]: the device;
 //! * [`failover`]: its decisions, a state machine without I/O, threads or a clock;
 //! * [`error_class`]: what an error says about a path;
+//! * [`fence`]: which writes wait, so that no old copy lands on newer data;
 //! * [`path_state`]: the states of a path and what `status` shows;
 //! * [`selector`]: which of several good paths is next.
 //!
-//! What it promises of writes: a write in doubt (time-out, lost connection, EIO) may still land, and
-//! is sent again only if its sender said that this does no harm
-//! ([`FencePolicy::Unsafe`](storage_mapping::FencePolicy::Unsafe)). Under every other policy it completes as
-//! *unknown*, and the caller decides.
+//! What it promises of writes: a write in doubt (time-out, lost connection, EIO) may still land. It is sent again
+//! at once, and later writes to the same blocks are held until the old copy is dead ([`fence`]); or its answer waits
+//! too, or it completes as *unknown*, or nothing is held because its sender can tell old bytes from new ones, as its
+//! [`FencePolicy`](storage_mapping::FencePolicy) says.
 //!
-//! Not here: holding back overlapping writes (the other fence policies), groups of paths and their
-//! priorities, control commands.
+//! Not here: groups of paths and their priorities, control commands.
 
 pub mod error_class;
 pub mod failover;
+pub mod fence;
 mod flight;
 pub mod multipath_device;
 pub mod path_state;
@@ -53,6 +54,7 @@ pub mod selector;
 
 pub use error_class::ErrorClass;
 pub use failover::{FailedAttempt, Failover, FailoverConfig, Verdict};
+pub use fence::{BlockRange, Fence, LivingCopy};
 pub use multipath_device::{MultipathDevice, MultipathError};
 pub use path_state::{PATH_COUNT_MAX, PathSet, PathState, PathStatus};
 pub use selector::{PathSelector, RoundRobin};

@@ -40,7 +40,8 @@ use thiserror::Error;
 
 use crate::error_class::ErrorClass;
 use crate::failover::{Failover, FailoverConfig};
-use crate::flight::{Attempt, ByTag, Flight, Purpose, Slab};
+use crate::fence::{Fence, LivingCopy};
+use crate::flight::{Attempt, Attempts, ByTag, Flight, Purpose, Slab};
 use crate::path_state::{PATH_COUNT_MAX, PathStatus};
 use crate::selector::{PathSelector, RoundRobin};
 
@@ -105,7 +106,8 @@ pub struct MultipathDevice<S = RoundRobin> {
     pool: BufferPool,
     flights: Slab<Flight>,
     by_tag: ByTag,
-    attempts: Slab<Attempt>,
+    attempts: Attempts,
+    fence: Fence,
     waiting: Vec<Wait>,
     /// Something happened that waiting requests may wait for.
     has_changed: bool,
@@ -148,7 +150,8 @@ impl<S: PathSelector> MultipathDevice<S> {
             pool: BufferPool::new(),
             flights: Slab::new(),
             by_tag: ByTag::default(),
-            attempts: Slab::new(),
+            attempts: Attempts::new(),
+            fence: Fence::default(),
             waiting: Vec::new(),
             has_changed: false,
             check_attempts_at: None,
@@ -163,6 +166,25 @@ impl<S: PathSelector> MultipathDevice<S> {
     pub fn status(&self) -> Vec<PathStatus> {
         let with_state = |path: &Path| PathStatus { state: self.core.state(path.status.path), ..path.status };
         self.paths.iter().map(with_state).collect()
+    }
+
+    /// Every copy of a write that was given up on and may still land: for who closes the device, since the end
+    /// of a process does not kill a copy.
+    #[must_use]
+    pub fn living_copies(&self) -> Vec<LivingCopy> {
+        self.fence.living_copies().collect()
+    }
+
+    /// Writes that wait for others to be over, or for copies to be dead.
+    #[must_use]
+    pub fn held_writes(&self) -> usize {
+        self.fence.held_count()
+    }
+
+    /// Copies that were done after they had been assumed dead ([`FailoverConfig::quiesce_time`] is too short).
+    #[must_use]
+    pub fn late_landings(&self) -> u64 {
+        self.fence.late_landings()
     }
 
     /// An operator takes a path out of use. What it has already, it keeps.
@@ -195,13 +217,19 @@ impl<S: PathSelector> MultipathDevice<S> {
         };
         if !is_valid || request.path.is_some_and(|path| path.0 >= self.paths.len()) {
             Some(RefusalReason::Invalid)
-        } else if self.flights.len() >= self.geometry.queue_depth {
+        } else if self.flights.len() >= self.geometry.queue_depth || self.is_quarantine_full() {
             Some(RefusalReason::Busy)
         } else if self.by_tag.contains_key(&request.tag) {
             Some(RefusalReason::DuplicateTag)
         } else {
             None
         }
+    }
+
+    /// Whether hung paths have so many bytes that nothing new is taken.
+    fn is_quarantine_full(&self) -> bool {
+        let bytes: usize = self.paths.iter().map(|path| path.status.quarantined_bytes).sum();
+        bytes >= self.core.config().quarantine_max_bytes
     }
 
     fn flight(&mut self, index: usize) -> &mut Flight {
@@ -211,9 +239,17 @@ impl<S: PathSelector> MultipathDevice<S> {
     /// Ends a request.
     fn finish(&mut self, index: usize, outcome: Result<(), IoError>) {
         let flight = self.flights.remove(index).expect("a request on its way is in the table");
+        self.forget(index, &flight);
+        self.ready.push_back(flight.complete(outcome, |length| self.pool.take(length)));
+    }
+
+    /// Nobody waits for the request any more.
+    fn forget(&mut self, index: usize, flight: &Flight) {
         self.by_tag.remove(&flight.tag);
         self.waiting.retain(|wait| wait.flight != index);
-        self.ready.push_back(flight.complete(outcome, |length| self.pool.take(length)));
+        if flight.is_write() {
+            self.fence.end(index);
+        }
     }
 
     /// Takes in what the paths have finished.
@@ -239,8 +275,10 @@ impl<S: PathSelector> MultipathDevice<S> {
     /// An event of one path: a change of its link is taken in here.
     fn handle_event(&mut self, now: Instant, path: PathIndex, event: DeviceEvent) -> Option<DeviceEvent> {
         match event {
-            // The attempt that it speaks of is over, and its place may be taken by another.
-            DeviceEvent::Settled { .. } => None,
+            DeviceEvent::Settled { tag, proof } => {
+                self.settle(tag, proof);
+                self.events.pop_front()
+            }
             DeviceEvent::LinkUp => {
                 self.core.probe_now(now, path);
                 None
@@ -271,13 +309,14 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
         let (tag, deadline) = (request.tag, request.deadline);
         let flight = Flight::new(now, request);
         let is_flush = flight.is_flush();
+        let fenced_range = flight.fenced_range(self.geometry.block_size.bytes());
         let index = self.flights.insert(flight);
         self.by_tag.insert(tag, index);
         self.check_deadlines_at = earliest(self.check_deadlines_at, deadline);
         if is_flush {
-            self.dispatch_flush(now, index)
-        } else {
-            self.dispatch(now, index)
+            self.dispatch_flush(now, index);
+        } else if fenced_range.is_none_or(|range| self.fence.admit(index, range)) {
+            self.dispatch(now, index);
         }
         Ok(())
     }
@@ -289,6 +328,8 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
         self.collect(now);
         self.expire_attempts(now);
         self.expire_deadlines(now);
+        self.expire_copies(now);
+        self.release_held(now);
         self.send_probes(now);
         self.retry_waiting(now);
         self.ready.pop_front()
@@ -312,8 +353,13 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
         if !self.ready.is_empty() || !self.events.is_empty() {
             return Some(Instant::ZERO);
         }
-        let own =
-            [self.check_attempts_at, self.check_deadlines_at, self.core.next_timeout(), self.wait_end()];
+        let own = [
+            self.check_attempts_at,
+            self.check_deadlines_at,
+            self.core.next_timeout(),
+            self.fence.next_timeout(),
+            self.wait_end(),
+        ];
         let below = self.paths.iter().map(|path| path.device.next_wakeup());
         own.into_iter().chain(below).fold(None, earliest)
     }
@@ -324,17 +370,16 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
         if flight.is_flush() || flight.effect != Effect::None {
             return Cancelled::Requested;
         }
-        if self.waiting.iter().all(|wait| wait.flight != index) {
-            let is_it = |attempt: &Attempt| attempt.purpose == Purpose::Flight(index);
-            let found = self.attempts.iter_mut().find(|(_, attempt)| is_it(attempt));
-            let place = found.map(|(place, _)| place).expect("what does not wait is on a path");
-            if !self.withdraw_attempt(now, place, index) {
+        if self.waiting.iter().all(|wait| wait.flight != index) && !self.fence.holds(index) {
+            let is_it = |attempt: &&Attempt| attempt.purpose == Purpose::Flight(index);
+            let found = self.attempts.iter().find(is_it).copied();
+            let attempt = found.expect("what does not wait is on a path");
+            if !self.withdraw_attempt(now, &attempt, index) {
                 return Cancelled::Requested;
             }
         }
         let flight = self.flights.remove(index).expect("found just now");
-        self.by_tag.remove(&tag);
-        self.waiting.retain(|wait| wait.flight != index);
+        self.forget(index, &flight);
         Cancelled::Withdrawn(flight.into_request())
     }
 
@@ -373,9 +418,4 @@ fn common_geometry(paths: impl ExactSizeIterator<Item = Geometry>) -> Result<Geo
         });
     }
     common.ok_or(MultipathError::NoPaths)
-}
-
-/// The place of an attempt, from the tag that it has on its path.
-fn attempt_index(tag: IoTag) -> usize {
-    usize::try_from(tag.0).expect("tags of attempts are places of a table")
 }

@@ -47,6 +47,8 @@ pub struct PathStatus {
     pub bytes: u64,
     /// Requests that it has now, those given up on included.
     pub in_flight: usize,
+    /// Bytes of I/O that was given up on and that the path has still: their buffers are neither freed nor changed.
+    pub quarantined_bytes: usize,
     /// The last error.
     pub last_error: Option<IoError>,
 }
@@ -55,7 +57,16 @@ impl PathStatus {
     /// A path that has carried nothing.
     pub(crate) fn new(path: PathIndex) -> Self {
         let state = PathState::Active;
-        Self { path, state, requests: 0, errors: 0, bytes: 0, in_flight: 0, last_error: None }
+        Self {
+            path,
+            state,
+            requests: 0,
+            errors: 0,
+            bytes: 0,
+            in_flight: 0,
+            quarantined_bytes: 0,
+            last_error: None,
+        }
     }
 }
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 use nix::errno::Errno;
 use storage_mapping::block::time::earliest;
 use storage_mapping::{
-    CopyFate, Effect, ErrorSource, Instant, IoError, IoRequest, IoTag, Operation, PathIndex, RefusalReason,
+    CopyFate, Effect, ErrorSource, Instant, IoError, IoRequest, Operation, PathIndex, RefusalReason,
 };
 
-use super::{MultipathDevice, Wait, WaitFor, attempt_index};
+use super::{MultipathDevice, Wait, WaitFor};
 use crate::error_class::ErrorClass;
-use crate::flight::{Attempt, Purpose, Work};
+use crate::flight::{Purpose, Work};
 use crate::path_state::{PathSet, PathState};
 use crate::selector::PathSelector;
 
@@ -72,7 +72,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         };
         let (deadline, fence, hedge) = (flight.deadline, flight.fence, flight.hedge);
         let purpose = Purpose::Flight(index);
-        let tag = self.start_attempt(now, path, purpose, bytes);
+        let tag = self.attempts.start(now, path, purpose, bytes);
         let request = IoRequest { tag, operation, deadline, fence, path: None, hedge };
         match self.paths[path.0].device.submit(now, request) {
             Ok(()) => {
@@ -86,7 +86,7 @@ impl<S: PathSelector> MultipathDevice<S> {
                 Ok(())
             }
             Err(refused) => {
-                self.attempts.remove(attempt_index(tag));
+                self.attempts.remove(tag);
                 self.put_buffer_back(index, refused.request.operation);
                 Err(refused.reason)
             }
@@ -97,17 +97,6 @@ impl<S: PathSelector> MultipathDevice<S> {
     fn attempt_timeout(&self, bytes: usize) -> Duration {
         let config = self.core.config();
         if bytes == 0 { config.flush_timeout } else { config.attempt_timeout }
-    }
-
-    pub(super) fn start_attempt(
-        &mut self,
-        now: Instant,
-        path: PathIndex,
-        purpose: Purpose,
-        bytes: usize,
-    ) -> IoTag {
-        let attempt = Attempt { purpose, path, since: now, bytes };
-        IoTag(self.attempts.insert(attempt) as u64)
     }
 
     pub(super) fn put_buffer_back(&mut self, index: usize, operation: Operation) {
@@ -159,6 +148,13 @@ impl<S: PathSelector> MultipathDevice<S> {
         if *left == 0 {
             let outcome = flight.error.map_or(Ok(()), Err);
             self.finish(index, outcome);
+        }
+    }
+
+    /// Sends the writes that the fence no longer holds.
+    pub(super) fn release_held(&mut self, now: Instant) {
+        while let Some(index) = self.fence.next_free() {
+            self.dispatch(now, index);
         }
     }
 

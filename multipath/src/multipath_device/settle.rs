@@ -6,21 +6,21 @@
 
 use storage_mapping::block::time::earliest;
 use storage_mapping::{
-    BlockDevice, Cancelled, CopyFate, DeviceEvent, Effect, ErrorSource, Instant, IoBuffer, IoCompletion,
-    IoError, IoRequest, IoTag, Lba, PathIndex, SettledProof,
+    BlockDevice, Cancelled, CopyFate, DeviceEvent, Effect, ErrorSource, FencePolicy, Instant, IoBuffer,
+    IoCompletion, IoError, IoRequest, IoTag, Lba, PathIndex, SettledProof,
 };
 
-use super::{MultipathDevice, WaitFor, attempt_index};
+use super::{MultipathDevice, WaitFor};
 use crate::error_class::ErrorClass;
 use crate::failover::{FailedAttempt, Verdict};
+use crate::fence::LivingCopy;
 use crate::flight::{Attempt, Purpose, Work};
 use crate::selector::PathSelector;
 
 impl<S: PathSelector> MultipathDevice<S> {
     /// Something came back from a path.
     pub(super) fn handle_completion(&mut self, now: Instant, path: PathIndex, done: IoCompletion) {
-        let attempt =
-            self.attempts.remove(attempt_index(done.tag)).expect("paths complete what they were given, once");
+        let attempt = self.attempts.remove(done.tag).expect("paths complete what they were given, once");
         self.has_changed = true;
         if attempt.purpose == Purpose::Probe {
             self.paths[path.0].status.in_flight -= 1;
@@ -42,11 +42,53 @@ impl<S: PathSelector> MultipathDevice<S> {
             Err(error) => drop(self.core.handle_error(now, path, ErrorClass::of(&error))),
         }
         match attempt.purpose {
-            Purpose::Flight(index) => self.handle_attempt_end(now, index, path, done),
-            Purpose::Orphan { write: Some(tag) } if done.copy == CopyFate::Dead => {
-                self.events.push_back(DeviceEvent::Settled { tag, proof: SettledProof::Response });
+            Purpose::Flight(index) => {
+                if done.copy == CopyFate::MayLand {
+                    self.doubt(now, &attempt, index);
+                }
+                self.handle_attempt_end(now, index, path, done);
             }
-            Purpose::Orphan { .. } | Purpose::Probe => {}
+            Purpose::Orphan { is_write } => {
+                self.paths[path.0].status.quarantined_bytes -= attempt.bytes;
+                if is_write && done.copy == CopyFate::Dead && !self.settle(done.tag, SettledProof::Response) {
+                    // It had been assumed dead, and it was not.
+                    if done.effect != Effect::None {
+                        self.fence.count_late_landing();
+                    }
+                }
+            }
+            Purpose::Probe => {}
+        }
+    }
+
+    /// An attempt of a write leaves a copy that may land.
+    fn doubt(&mut self, now: Instant, attempt: &Attempt, index: usize) {
+        let block_bytes = self.geometry.block_size.bytes();
+        let assumed_dead_at = now + self.core.config().quiesce_time;
+        let flight = self.flight(index);
+        let Some(range) = flight.range(block_bytes) else { return };
+        let copy = LivingCopy { tag: flight.tag, path: attempt.path, range, assumed_dead_at };
+        self.fence.doubt(attempt.tag, Some(index), copy);
+    }
+
+    /// The copy of an attempt is dead. Says whether it was living until now.
+    pub(super) fn settle(&mut self, attempt: IoTag, proof: SettledProof) -> bool {
+        let Some((copy, write)) = self.fence.settle(attempt) else { return false };
+        self.events.push_back(DeviceEvent::Settled { tag: copy.tag, proof });
+        if let Some(index) = write
+            && self.flight(index).is_done
+            && !self.fence.is_in_doubt(index)
+        {
+            self.flight(index).copy = CopyFate::Dead;
+            self.finish(index, Ok(()));
+        }
+        true
+    }
+
+    /// Takes for dead the copies whose quiesce time is over.
+    pub(super) fn expire_copies(&mut self, now: Instant) {
+        while let Some(attempt) = self.fence.next_assumed_dead(now) {
+            self.settle(attempt, SettledProof::AssumedDead);
         }
     }
 
@@ -72,6 +114,10 @@ impl<S: PathSelector> MultipathDevice<S> {
             return self.end_flush_part(index, done.outcome);
         }
         match done.outcome {
+            Ok(()) if flight.fence == FencePolicy::Wait && self.fence.is_in_doubt(index) => {
+                let flight = self.flight(index);
+                (flight.is_done, flight.effect) = (true, Effect::Full);
+            }
             Ok(()) => self.finish(index, Ok(())),
             Err(error) => self.handle_failed_attempt(now, index, path, error, (done.effect, done.copy)),
         }
@@ -118,19 +164,20 @@ impl<S: PathSelector> MultipathDevice<S> {
         let (flush, other) = (self.core.config().flush_timeout, self.core.config().attempt_timeout);
         let mut next = None;
         let mut hung = Vec::new();
-        for (place, attempt) in self.attempts.iter_mut() {
+        for attempt in self.attempts.iter() {
             let Purpose::Flight(index) = attempt.purpose else { continue };
             let due = attempt.since + if attempt.bytes == 0 { flush } else { other };
             if due <= now {
-                hung.push((place, index, attempt.path));
+                hung.push((*attempt, index));
             } else {
                 next = earliest(next, Some(due));
             }
         }
         // Before anything is sent again, so that sending can bring it forward.
         self.check_attempts_at = next;
-        for (place, index, path) in hung {
-            let known = self.give_up_attempt(now, place, index);
+        for (attempt, index) in hung {
+            let path = attempt.path;
+            let known = self.give_up_attempt(now, &attempt, index);
             self.core.handle_error(now, path, ErrorClass::PathDead);
             let error = IoError::from(ErrorSource::Deadline);
             if matches!(self.flight(index).work, Work::Flush { parts_left: Some(_) }) {
@@ -142,29 +189,30 @@ impl<S: PathSelector> MultipathDevice<S> {
     }
 
     /// Withdraws an attempt, or leaves it to its path; says what is then known of it.
-    fn give_up_attempt(&mut self, now: Instant, place: usize, index: usize) -> (Effect, CopyFate) {
-        let path = self.attempts.get(place).expect("the attempt was seen just now").path;
-        let error = IoError::from(ErrorSource::Deadline);
-        self.paths[path.0].status.last_error = Some(error);
-        if self.withdraw_attempt(now, place, index) {
-            self.paths[path.0].status.errors += 1;
+    fn give_up_attempt(&mut self, now: Instant, attempt: &Attempt, index: usize) -> (Effect, CopyFate) {
+        let status = &mut self.paths[attempt.path.0].status;
+        status.last_error = Some(ErrorSource::Deadline.into());
+        if self.withdraw_attempt(now, attempt, index) {
+            self.paths[attempt.path.0].status.errors += 1;
             return (Effect::None, CopyFate::Dead);
         }
-        let flight = self.flight(index);
-        let (write, copy) =
-            if flight.is_write() { (Some(flight.tag), CopyFate::MayLand) } else { (None, CopyFate::Dead) };
-        self.attempts.entry(place).expect("it was not withdrawn").purpose = Purpose::Orphan { write };
-        (Effect::Unknown, copy)
+        self.paths[attempt.path.0].status.quarantined_bytes += attempt.bytes;
+        let is_write = self.flight(index).is_write();
+        self.attempts.entry(attempt.tag).expect("it was not withdrawn").purpose =
+            Purpose::Orphan { is_write };
+        if is_write {
+            self.doubt(now, attempt, index);
+        }
+        (Effect::Unknown, if is_write { CopyFate::MayLand } else { CopyFate::Dead })
     }
 
     /// Gets an attempt back from its path, if it has not left; the buffer goes to its request.
-    pub(super) fn withdraw_attempt(&mut self, now: Instant, place: usize, index: usize) -> bool {
-        let attempt = *self.attempts.get(place).expect("the attempt was seen just now");
+    pub(super) fn withdraw_attempt(&mut self, now: Instant, attempt: &Attempt, index: usize) -> bool {
         let path = attempt.path;
-        let Cancelled::Withdrawn(request) = self.paths[path.0].device.cancel(now, IoTag(place as u64)) else {
+        let Cancelled::Withdrawn(request) = self.paths[path.0].device.cancel(now, attempt.tag) else {
             return false;
         };
-        self.attempts.remove(place);
+        self.attempts.remove(attempt.tag);
         self.core.handle_end(now, path, attempt.bytes, now.since(attempt.since));
         self.paths[path.0].status.in_flight -= 1;
         self.put_buffer_back(index, request.operation);
@@ -186,15 +234,13 @@ impl<S: PathSelector> MultipathDevice<S> {
         }
         self.check_deadlines_at = next;
         for index in late {
-            let belongs = |(place, attempt): (usize, &mut Attempt)| {
-                (attempt.purpose == Purpose::Flight(index)).then_some((place, attempt.path))
-            };
-            let attempts: Vec<_> = self.attempts.iter_mut().filter_map(belongs).collect();
+            let belongs = |attempt: &&Attempt| attempt.purpose == Purpose::Flight(index);
+            let attempts: Vec<Attempt> = self.attempts.iter().filter(belongs).copied().collect();
             let error = IoError::from(ErrorSource::Deadline);
-            for (place, path) in attempts {
-                let (effect, copy) = self.give_up_attempt(now, place, index);
+            for attempt in attempts {
+                let (effect, copy) = self.give_up_attempt(now, &attempt, index);
                 self.flight(index).note_failure(error, effect, copy);
-                self.core.handle_error(now, path, ErrorClass::PathSuspect);
+                self.core.handle_error(now, attempt.path, ErrorClass::PathSuspect);
             }
             self.finish(index, Err(error));
         }
@@ -204,11 +250,11 @@ impl<S: PathSelector> MultipathDevice<S> {
     pub(super) fn send_probes(&mut self, now: Instant) {
         while let Some(path) = self.core.poll_probe(now) {
             let buffer = self.pool.take(self.geometry.block_size.bytes());
-            let tag = self.start_attempt(now, path, Purpose::Probe, buffer.len());
+            let tag = self.attempts.start(now, path, Purpose::Probe, buffer.len());
             match self.paths[path.0].device.submit(now, IoRequest::read(tag, Lba(0), buffer)) {
                 Ok(()) => self.paths[path.0].status.in_flight += 1,
                 Err(_) => {
-                    self.attempts.remove(attempt_index(tag));
+                    self.attempts.remove(tag);
                     self.core.handle_failed_probe(now, path);
                 }
             }
