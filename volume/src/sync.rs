@@ -141,6 +141,8 @@ fn run(waiter: &Waiter<'_>, device: &mut dyn BlockDevice, request: IoRequest) ->
             }
             continue;
         }
+        // Nobody here asks for events, and a device that keeps one wants to be called at once.
+        while device.poll_event(now).is_some() {}
         if now >= limit {
             // The device keeps the request and its buffer; the caller gets an answer.
             return IoRequest::new_lost(tag).complete(
