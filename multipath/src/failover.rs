@@ -11,17 +11,43 @@
 //!   new ones ([`FencePolicy::Unsafe`]);
 //! * no request is sent more than [`FailoverConfig::attempts_max`] times, nor twice over a path that
 //!   gave an error (a busy path excepted);
-//! * the last path in use is not failed by an error that may come from the medium.
+//! * the last path in use is not failed by an error that may come from the medium;
+//! * a path that had failed carries I/O again only after it answered a probe, and where another path is in use
+//!   after it was compared with that one (`proof`).
 //!
-//! Not here: which writes wait for a copy that may land (`fence`).
+//! Not here: which writes wait for a copy that may land (`fence`), which of the usable paths are used (`group`).
 
 use std::time::Duration;
 
 use storage_mapping::{CopyFate, Effect, FencePolicy, Instant, PathIndex};
 
 use crate::error_class::ErrorClass;
+use crate::group::{Failback, Groups};
 use crate::path_state::{PathSet, PathState};
 use crate::selector::PathSelector;
+
+/// What becomes of requests while no path can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoPathPolicy {
+    /// They fail at once.
+    Fail,
+    /// They wait.
+    Queue,
+    /// They wait for so long from their submission on, and then fail.
+    QueueFor(Duration),
+}
+
+/// What one path is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathConfig {
+    /// Paths of equal priority are a group; more is better.
+    pub priority: u16,
+    /// Paths of one number share something that may fail: a network card, a port, a process. One that
+    /// is found dead makes the others suspect.
+    pub fault_domain: Option<u16>,
+    /// [`FailoverConfig::quiesce_time`] where this path has its own.
+    pub quiesce_time: Option<Duration>,
+}
 
 /// The numbers of the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +60,17 @@ pub struct FailoverConfig {
     pub flush_timeout: Duration,
     /// How long a busy request waits before it is sent again.
     pub busy_delay: Duration,
-    /// How long after its submission a request may wait for a path, or for room on one.
-    pub no_path_timeout: Duration,
-    /// How long after a failure, or a failed probe, a path is probed.
+    /// What becomes of requests while no path can be used.
+    pub no_path: NoPathPolicy,
+    /// When a better group of paths is used again.
+    pub failback: Failback,
+    /// How long after a failure, or a failed probe, a path is probed; the same for a path that gave a suspicious
+    /// error.
     pub probe_interval: Duration,
+    /// How long a path that is in use may be silent before it is probed; `None`: it is not.
+    pub check_interval: Option<Duration>,
+    /// How long the device must have been idle before its paths are probed one a minute in all.
+    pub deep_idle_after: Duration,
     /// Suspicious errors without a success in between that fail a path.
     pub suspect_errors_max: u32,
     /// How long a copy of a write that was given up on may land, as far as is assumed: what proves nothing earlier
@@ -58,8 +91,11 @@ impl Default for FailoverConfig {
             attempt_timeout: Duration::from_secs(5),
             flush_timeout: Duration::from_secs(30),
             busy_delay: Duration::from_millis(10),
-            no_path_timeout: Duration::from_secs(60),
+            no_path: NoPathPolicy::QueueFor(Duration::from_secs(60)),
+            failback: Failback::Immediate,
             probe_interval: Duration::from_secs(1),
+            check_interval: Some(Duration::from_secs(20)),
+            deep_idle_after: Duration::from_secs(60),
             suspect_errors_max: 2,
             quiesce_time: Duration::from_secs(30),
             quarantine_max_bytes: 64 << 20,
@@ -67,6 +103,11 @@ impl Default for FailoverConfig {
         }
     }
 }
+
+/// Between two checks of a device that has nothing to do, all its paths taken together.
+const DEEP_IDLE_CHECK: Duration = Duration::from_secs(60);
+/// How long a path that leads to other data is left alone before it is compared once more.
+const FOREIGN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What an attempt that failed leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +140,35 @@ pub enum Verdict {
 /// One path as the core sees it.
 #[derive(Clone, Copy, Debug)]
 struct Path {
+    config: PathConfig,
     state: PathState,
     suspect_errors: u32,
-    /// When to probe; `None` while a probe is under way or none is due.
+    /// When it last did something without an error.
+    last_success: Instant,
+    /// When to probe, or to see whether that is due.
     probe_at: Option<Instant>,
+    /// A probe, or the comparison that follows it, is under way: there is one at a time.
+    is_probing: bool,
+    /// The next probe is not put off, however lately something succeeded.
+    is_suspect: bool,
+}
+
+impl Path {
+    fn new(now: Instant, config: PathConfig, probe_at: Option<Instant>) -> Self {
+        let (state, suspect_errors, last_success) = (PathState::Active, 0, now);
+        Self { config, state, suspect_errors, last_success, probe_at, is_probing: false, is_suspect: false }
+    }
+}
+
+/// What follows from a probe that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterProbe {
+    /// The path was in use, and stays so.
+    Nothing,
+    /// It is to be compared with this one, and then reinstated.
+    Compare(PathIndex),
+    /// It is in use again: there is no other to compare it with.
+    Reinstated,
 }
 
 /// The state of all paths, and the way to choose among them.
@@ -110,17 +176,22 @@ struct Path {
 pub struct Failover<S> {
     config: FailoverConfig,
     paths: Vec<Path>,
-    active: PathSet,
+    groups: Groups,
     selector: S,
+    /// No probe is due before this.
+    next_probe: Option<Instant>,
+    /// When the last request was sent.
+    last_use: Instant,
 }
 
 impl<S: PathSelector> Failover<S> {
-    /// `path_count` paths, all active.
-    pub fn new(path_count: usize, selector: S, config: FailoverConfig) -> Self {
-        let path = Path { state: PathState::Active, suspect_errors: 0, probe_at: None };
-        let mut active = PathSet::EMPTY;
-        (0..path_count).for_each(|index| active.insert(PathIndex(index)));
-        Self { config, paths: vec![path; path_count], active, selector }
+    /// Paths that are all active from `now` on.
+    pub fn new(now: Instant, paths: &[PathConfig], selector: S, config: FailoverConfig) -> Self {
+        let probe_at = config.check_interval.map(|interval| now + interval);
+        let priorities = paths.iter().map(|path| path.priority).collect();
+        let groups = Groups::new(priorities, config.failback);
+        let paths = paths.iter().map(|config| Path::new(now, *config, probe_at)).collect();
+        Self { config, paths, groups, selector, next_probe: probe_at, last_use: now }
     }
 
     /// The numbers it works with.
@@ -129,25 +200,53 @@ impl<S: PathSelector> Failover<S> {
         &self.config
     }
 
+    /// What a path is.
+    #[must_use]
+    pub fn path_config(&self, path: PathIndex) -> PathConfig {
+        self.paths[path.0].config
+    }
+
     /// Whether a path is used.
     #[must_use]
     pub fn state(&self, path: PathIndex) -> PathState {
         self.paths[path.0].state
     }
 
+    /// The groups of the paths.
+    #[must_use]
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// An operator wants the group of this priority. Says whether it has a usable path.
+    pub fn switch_group(&mut self, priority: u16) -> bool {
+        self.groups.switch_to(priority)
+    }
+
     /// The paths in use.
     #[must_use]
     pub fn active(&self) -> PathSet {
-        self.active
+        self.groups.usable()
     }
 
-    /// The path for the next attempt, none of `excluded`.
+    /// How long a copy that went over the path may land, as far as is assumed.
+    #[must_use]
+    pub fn quiesce_time(&self, path: PathIndex) -> Duration {
+        self.paths[path.0].config.quiesce_time.unwrap_or(self.config.quiesce_time)
+    }
+
+    /// The path for the next attempt, none of `excluded`: one of the current group, else of the best of the others.
     pub fn select_path(&mut self, now: Instant, excluded: PathSet, bytes: usize) -> Option<PathIndex> {
-        self.selector.select_path(now, self.active.without(excluded), bytes)
+        let mut candidates = self.groups.current().without(excluded);
+        if candidates.is_empty() {
+            candidates = self.groups.best(self.groups.usable().without(excluded));
+        }
+        self.selector.select_path(now, candidates, bytes)
     }
 
     /// A request was sent.
     pub fn handle_start(&mut self, now: Instant, path: PathIndex, bytes: usize) {
+        self.last_use = now;
         self.selector.start_io(now, path, bytes);
     }
 
@@ -156,14 +255,15 @@ impl<S: PathSelector> Failover<S> {
         self.selector.end_io(now, path, bytes, service_time);
     }
 
-    /// I/O or a probe succeeded: a failed path is back. Says whether it is.
-    pub fn handle_success(&mut self, now: Instant, path: PathIndex) -> bool {
-        self.paths[path.0].suspect_errors = 0;
-        let was_failed = self.paths[path.0].state == PathState::Failed;
-        if was_failed {
-            self.activate(now, path);
+    /// I/O succeeded. A failed path is not in use again by that, for it may have been sent long ago; but it is likely to
+    /// answer a probe.
+    pub fn handle_success(&mut self, now: Instant, path: PathIndex) {
+        let place = &mut self.paths[path.0];
+        place.suspect_errors = 0;
+        place.last_success = now;
+        if place.state == PathState::Failed {
+            self.probe_now(now, path);
         }
-        was_failed
     }
 
     /// I/O failed. Says whether the path failed with it.
@@ -174,41 +274,152 @@ impl<S: PathSelector> Failover<S> {
             ErrorClass::PathSuspect => {
                 let errors = &mut self.paths[path.0].suspect_errors;
                 *errors = errors.saturating_add(1);
-                *errors >= self.config.suspect_errors_max && self.active.len() > 1
+                self.probe_in(now, path, self.config.probe_interval);
+                self.paths[path.0].suspect_errors >= self.config.suspect_errors_max && self.active().len() > 1
             }
         };
         let fails = fails && self.state(path) == PathState::Active;
         if fails {
             self.deactivate(now, path, PathState::Failed);
-            self.paths[path.0].probe_at = Some(now + self.config.probe_interval);
+            self.probe_in(now, path, self.config.probe_interval);
+            if class == ErrorClass::PathDead {
+                self.suspect_siblings(now, path);
+            }
         }
         fails
     }
 
-    /// The next path to probe now, if any; its probe is then under way.
-    pub fn poll_probe(&mut self, now: Instant) -> Option<PathIndex> {
-        let due = self.paths.iter_mut().position(|path| path.probe_at.is_some_and(|at| at <= now))?;
-        self.paths[due].probe_at = None;
-        Some(PathIndex(due))
-    }
-
-    /// A probe failed, or could not be sent.
-    pub fn handle_failed_probe(&mut self, now: Instant, path: PathIndex) {
-        if self.state(path) == PathState::Failed {
-            self.paths[path.0].probe_at = Some(now + self.config.probe_interval);
+    /// What shares a fault domain with a dead path is probed at once.
+    fn suspect_siblings(&mut self, now: Instant, dead: PathIndex) {
+        let Some(domain) = self.paths[dead.0].config.fault_domain else { return };
+        for path in (0..self.paths.len()).map(PathIndex).filter(|path| *path != dead) {
+            if self.paths[path.0].config.fault_domain == Some(domain) && self.state(path) == PathState::Active
+            {
+                self.paths[path.0].is_suspect = true;
+                self.probe_now(now, path);
+            }
         }
     }
 
-    /// A failed path is likely to answer: its probe is due now, unless one is under way.
-    pub fn probe_now(&mut self, now: Instant, path: PathIndex) {
-        let probe_at = &mut self.paths[path.0].probe_at;
-        *probe_at = probe_at.map(|_| now);
+    /// When the path last did something without an error.
+    #[must_use]
+    pub fn last_success(&self, path: PathIndex) -> Instant {
+        self.paths[path.0].last_success
     }
 
-    /// When the next probe is due.
+    /// The next path to probe now, if any; its probe is then under way.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<PathIndex> {
+        if self.next_probe.is_none_or(|at| now < at) {
+            return None;
+        }
+        for index in 0..self.paths.len() {
+            let path = self.paths[index];
+            if path.is_probing || path.probe_at.is_none_or(|at| now < at) {
+                continue;
+            }
+            if path.state == PathState::Active && !path.is_suspect {
+                // Any I/O that succeeded in the meantime was as good as a check.
+                let due = self.silence(now, path).map(|silence| path.last_success + silence);
+                if due.is_none_or(|at| now < at) {
+                    self.paths[index].probe_at = due;
+                    continue;
+                }
+            }
+            let place = &mut self.paths[index];
+            (place.probe_at, place.is_probing, place.is_suspect) = (None, true, false);
+            return Some(PathIndex(index));
+        }
+        let waiting = self.paths.iter().filter(|path| !path.is_probing);
+        self.next_probe = waiting.filter_map(|path| path.probe_at).min();
+        None
+    }
+
+    /// How long an active path may be silent.
+    fn silence(&self, now: Instant, path: Path) -> Option<Duration> {
+        if path.suspect_errors > 0 {
+            return Some(self.config.probe_interval);
+        }
+        let is_idle = now.since(self.last_use) >= self.config.deep_idle_after;
+        let count = u32::try_from(self.paths.len()).unwrap_or(u32::MAX);
+        let idle = if is_idle { DEEP_IDLE_CHECK * count } else { Duration::ZERO };
+        self.config.check_interval.map(|interval| interval.max(idle))
+    }
+
+    /// A probe was answered.
+    pub fn handle_probe_success(&mut self, now: Instant, path: PathIndex) -> AfterProbe {
+        let place = &mut self.paths[path.0];
+        (place.suspect_errors, place.last_success) = (0, now);
+        let witness = self.groups.current().next_from(PathIndex(0));
+        match (place.state, witness) {
+            (PathState::Failed | PathState::Foreign, Some(witness)) => AfterProbe::Compare(witness),
+            (PathState::Failed | PathState::Foreign, None) => {
+                place.is_probing = false;
+                self.activate(now, path);
+                AfterProbe::Reinstated
+            }
+            (PathState::Active | PathState::Disabled, _) => {
+                place.is_probing = false;
+                self.probe_at_interval(now, path);
+                AfterProbe::Nothing
+            }
+        }
+    }
+
+    /// The comparison ended: the path leads to the same data as the others.
+    pub fn handle_proof(&mut self, now: Instant, path: PathIndex) {
+        self.paths[path.0].is_probing = false;
+        if matches!(self.state(path), PathState::Failed | PathState::Foreign) {
+            self.activate(now, path);
+        }
+    }
+
+    /// The comparison ended: the path leads to other data than the others and carries nothing.
+    pub fn handle_foreign(&mut self, now: Instant, path: PathIndex) {
+        self.paths[path.0].is_probing = false;
+        if self.state(path) != PathState::Disabled {
+            self.deactivate(now, path, PathState::Foreign);
+            self.probe_in(now, path, FOREIGN_INTERVAL);
+        }
+    }
+
+    /// A probe failed, or could not be sent; or a comparison came to no end.
+    pub fn handle_failed_probe(&mut self, now: Instant, path: PathIndex) {
+        self.paths[path.0].is_probing = false;
+        if self.state(path) != PathState::Disabled {
+            self.probe_in(now, path, self.config.probe_interval);
+        }
+    }
+
+    /// The path is likely to have changed: its probe is due now, unless one is under way.
+    pub fn probe_now(&mut self, now: Instant, path: PathIndex) {
+        self.probe_in(now, path, Duration::ZERO);
+    }
+
+    /// The next probe is due then, or earlier if that was so.
+    fn probe_in(&mut self, now: Instant, path: PathIndex, delay: Duration) {
+        let at = now + delay;
+        let probe_at = &mut self.paths[path.0].probe_at;
+        *probe_at = Some(probe_at.map_or(at, |earlier| earlier.min(at)));
+        if !self.paths[path.0].is_probing {
+            self.next_probe = Some(self.next_probe.map_or(at, |earlier| earlier.min(at)));
+        }
+    }
+
+    fn probe_at_interval(&mut self, now: Instant, path: PathIndex) {
+        if let Some(interval) = self.config.check_interval {
+            self.probe_in(now, path, interval);
+        }
+    }
+
+    /// When the next probe or change of group is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.paths.iter().filter_map(|path| path.probe_at).min()
+        [self.next_probe, self.groups.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// Time has passed. Probes are polled for.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.groups.handle_timeout(now);
     }
 
     /// An operator takes a path out of use.
@@ -247,15 +458,20 @@ impl<S: PathSelector> Failover<S> {
     }
 
     fn activate(&mut self, now: Instant, path: PathIndex) {
-        self.paths[path.0] = Path { state: PathState::Active, suspect_errors: 0, probe_at: None };
-        self.active.insert(path);
+        let place = &mut self.paths[path.0];
+        (place.state, place.suspect_errors, place.last_success, place.probe_at) =
+            (PathState::Active, 0, now, None);
+        self.probe_at_interval(now, path);
+        self.groups.set_usable(now, path, true);
         self.selector.reinstate_path(now, path);
     }
 
     fn deactivate(&mut self, now: Instant, path: PathIndex, state: PathState) {
+        if self.paths[path.0].state == PathState::Active {
+            self.groups.set_usable(now, path, false);
+            self.selector.fail_path(now, path);
+        }
         self.paths[path.0].state = state;
-        self.active.remove(path);
-        self.selector.fail_path(now, path);
     }
 }
 
@@ -264,11 +480,12 @@ mod tests {
     use super::*;
     use crate::selector::RoundRobin;
 
+    const NOW: Instant = Instant::ZERO;
     const A: PathIndex = PathIndex(0);
     const B: PathIndex = PathIndex(1);
 
     fn two_paths() -> Failover<RoundRobin> {
-        Failover::new(2, RoundRobin::default(), FailoverConfig::default())
+        Failover::new(NOW, &[PathConfig::default(); 2], RoundRobin::default(), FailoverConfig::default())
     }
 
     fn failed_write(effect: Effect, copy: CopyFate, fence: FencePolicy) -> FailedAttempt {
@@ -310,23 +527,101 @@ mod tests {
     }
 
     #[test]
-    fn a_suspect_path_fails_the_second_time_and_comes_back_by_a_probe() {
+    fn a_suspect_path_fails_the_second_time_and_comes_back_by_a_probe_and_a_comparison() {
         let mut core = two_paths();
-        let now = Instant::ZERO;
-        assert!(!core.handle_error(now, A, ErrorClass::PathSuspect));
-        assert!(!core.handle_success(now, A), "a success forgives");
-        assert!(!core.handle_error(now, A, ErrorClass::PathSuspect));
-        assert!(core.handle_error(now, A, ErrorClass::PathSuspect));
-        assert_eq!(core.select_path(now, PathSet::EMPTY, 1), Some(B));
-        assert_eq!(core.select_path(now, PathSet::EMPTY, 1), Some(B));
-        assert_eq!(core.poll_probe(now), None);
+        assert!(!core.handle_error(NOW, A, ErrorClass::PathSuspect));
+        core.handle_success(NOW, A);
+        assert!(!core.handle_error(NOW, A, ErrorClass::PathSuspect), "a success forgives");
+        assert!(core.handle_error(NOW, A, ErrorClass::PathSuspect));
+        assert_eq!(core.select_path(NOW, PathSet::EMPTY, 1), Some(B));
+        assert_eq!(core.select_path(NOW, PathSet::EMPTY, 1), Some(B));
+        assert_eq!(core.poll_probe(NOW), None);
         let due = core.next_timeout().unwrap();
         assert_eq!(core.poll_probe(due), Some(A));
         assert_eq!(core.poll_probe(due), None, "one probe at a time");
         core.handle_failed_probe(due, A);
         assert!(core.next_timeout().unwrap() > due);
-        assert!(core.handle_success(now, A));
-        assert_eq!((core.state(A), core.next_timeout()), (PathState::Active, None));
+        core.handle_success(due, A);
+        assert_eq!(core.state(A), PathState::Failed, "what was sent long ago proves nothing");
+        assert_eq!(core.poll_probe(due), Some(A), "but a probe is worth while");
+        assert_eq!(core.handle_probe_success(due, A), AfterProbe::Compare(B));
+        core.handle_proof(due, A);
+        assert_eq!((core.state(A), core.active().len()), (PathState::Active, 2));
+    }
+
+    #[test]
+    fn a_path_to_other_data_stays_out_and_is_compared_again() {
+        let mut core = two_paths();
+        assert!(core.handle_error(NOW, A, ErrorClass::PathDead));
+        let due = core.next_timeout().unwrap();
+        assert_eq!(core.poll_probe(due), Some(A));
+        assert_eq!(core.handle_probe_success(due, A), AfterProbe::Compare(B));
+        core.handle_foreign(due, A);
+        core.handle_success(due, A);
+        assert_eq!((core.state(A), core.poll_probe(due)), (PathState::Foreign, None));
+        let later = due + FOREIGN_INTERVAL;
+        assert_eq!(core.poll_probe(later), Some(A));
+        assert_eq!(core.handle_probe_success(later, A), AfterProbe::Compare(B));
+        core.handle_proof(later, A);
+        assert_eq!(core.state(A), PathState::Active);
+    }
+
+    #[test]
+    fn without_another_path_a_probe_is_enough() {
+        let mut core = two_paths();
+        assert!(
+            core.handle_error(NOW, A, ErrorClass::PathDead)
+                && core.handle_error(NOW, B, ErrorClass::PathDead)
+        );
+        let due = core.next_timeout().unwrap();
+        assert_eq!((core.poll_probe(due), core.poll_probe(due)), (Some(A), Some(B)));
+        assert_eq!(core.handle_probe_success(due, B), AfterProbe::Reinstated);
+        assert_eq!(core.handle_probe_success(due, A), AfterProbe::Compare(B));
+    }
+
+    #[test]
+    fn silent_paths_are_checked_and_busy_ones_are_not() {
+        let mut core = two_paths();
+        let second = |count| NOW + Duration::from_secs(count);
+        core.handle_start(second(15), B, 1);
+        core.handle_success(second(15), B);
+        assert_eq!(core.next_timeout(), Some(second(20)));
+        assert_eq!((core.poll_probe(second(20)), core.poll_probe(second(20))), (Some(A), None));
+        assert_eq!(core.handle_probe_success(second(20), A), AfterProbe::Nothing);
+        assert_eq!(core.next_timeout(), Some(second(35)));
+        assert_eq!(core.poll_probe(second(35)), Some(B));
+        core.handle_failed_probe(second(35), B);
+        // Sixty seconds after the last use it is one check a minute for both together.
+        assert_eq!(core.poll_probe(second(36)), Some(B), "after a failure it is seen again soon");
+        core.handle_probe_success(second(36), B);
+        for (at, path) in [(140, A), (156, B)] {
+            assert_eq!((core.poll_probe(second(at - 1)), core.poll_probe(second(at))), (None, Some(path)));
+            core.handle_probe_success(second(at), path);
+        }
+    }
+
+    #[test]
+    fn what_shares_a_fault_domain_with_a_dead_path_is_probed_at_once() {
+        let domain = |number| PathConfig { fault_domain: Some(number), ..PathConfig::default() };
+        let paths = [domain(1), domain(1), domain(2)];
+        let mut core = Failover::new(NOW, &paths, RoundRobin::default(), FailoverConfig::default());
+        core.handle_success(NOW, B);
+        assert!(core.handle_error(NOW, A, ErrorClass::PathDead));
+        assert_eq!((core.poll_probe(NOW), core.poll_probe(NOW)), (Some(B), None));
+        assert_eq!(core.state(B), PathState::Active);
+    }
+
+    #[test]
+    fn the_better_group_is_used_and_the_other_for_what_it_refused() {
+        let paths = [10, 20].map(|priority| PathConfig { priority, ..PathConfig::default() });
+        let mut core = Failover::new(NOW, &paths, RoundRobin::default(), FailoverConfig::default());
+        for _ in 0..4 {
+            assert_eq!(core.select_path(NOW, PathSet::EMPTY, 1), Some(B));
+        }
+        let tried: PathSet = [B].into_iter().collect();
+        assert_eq!(core.select_path(NOW, tried, 1), Some(A));
+        assert!(core.switch_group(10));
+        assert_eq!(core.select_path(NOW, PathSet::EMPTY, 1), Some(A));
     }
 
     #[test]
@@ -346,8 +641,8 @@ mod tests {
         let mut core = two_paths();
         let now = Instant::ZERO;
         core.disable_path(now, A);
-        assert!(!core.handle_success(now, A));
-        assert_eq!((core.state(A), core.next_timeout()), (PathState::Disabled, None));
+        core.handle_success(now, A);
+        assert_eq!((core.state(A), core.poll_probe(now)), (PathState::Disabled, None));
         core.reinstate_path(now, A);
         assert_eq!(core.active().len(), 2);
     }

@@ -169,8 +169,12 @@ pub(crate) enum Purpose {
     Flight(usize),
     /// A request that goes on without it, or is over.
     Orphan { is_write: bool },
-    /// To see whether the path answers.
-    Probe,
+    /// To see whether the path answers. One that took too long has been held against the path already.
+    Probe { is_late: bool },
+    /// To compare the path with another; the number is that of the comparison's path.
+    Proof { of: PathIndex },
+    /// A read of a comparison that is over.
+    Forgotten,
 }
 
 /// One I/O on one path.
@@ -226,6 +230,13 @@ impl Attempts {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Attempt> {
         self.places.iter()
+    }
+
+    /// Nobody waits any more for the attempts of this purpose.
+    pub(crate) fn forget(&mut self, purpose: Purpose) {
+        let all = self.places.iter_mut().map(|(_, attempt)| attempt);
+        all.filter(|attempt| attempt.purpose == purpose)
+            .for_each(|attempt| attempt.purpose = Purpose::Forgotten);
     }
 }
 

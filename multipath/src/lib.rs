@@ -33,6 +33,7 @@
 //! * [`multipath_device`]: the device;
 //! * [`failover`]: its decisions, a state machine without I/O, threads or a clock;
 //! * [`error_class`]: what an error says about a path;
+//! * [`group`]: which of the usable paths are used;
 //! * [`fence`]: which writes wait, so that no old copy lands on newer data;
 //! * [`path_state`]: the states of a path and what `status` shows;
 //! * [`selector`]: which of several good paths is next.
@@ -42,19 +43,22 @@
 //! too, or it completes as *unknown*, or nothing is held because its sender can tell old bytes from new ones, as its
 //! [`FencePolicy`](storage_mapping::FencePolicy) says.
 //!
-//! Not here: groups of paths and their priorities, control commands.
+//! Not here: control commands.
 
 pub mod error_class;
 pub mod failover;
 pub mod fence;
 mod flight;
+pub mod group;
 pub mod multipath_device;
 pub mod path_state;
+mod proof;
 pub mod selector;
 
 pub use error_class::ErrorClass;
-pub use failover::{FailedAttempt, Failover, FailoverConfig, Verdict};
+pub use failover::{AfterProbe, FailedAttempt, Failover, FailoverConfig, NoPathPolicy, PathConfig, Verdict};
 pub use fence::{BlockRange, Fence, LivingCopy};
+pub use group::{Failback, Groups};
 pub use multipath_device::{MultipathDevice, MultipathError};
 pub use path_state::{PATH_COUNT_MAX, PathSet, PathState, PathStatus};
 pub use selector::{PathSelector, RoundRobin};

@@ -25,6 +25,7 @@
 //! [`DeviceEvent::Settled`] follows when the path answers after all. A deadline that passes ends the
 //! request without a further attempt.
 
+mod check;
 mod dispatch;
 mod settle;
 
@@ -39,10 +40,11 @@ use storage_mapping::{
 use thiserror::Error;
 
 use crate::error_class::ErrorClass;
-use crate::failover::{Failover, FailoverConfig};
+use crate::failover::{Failover, FailoverConfig, NoPathPolicy, PathConfig};
 use crate::fence::{Fence, LivingCopy};
 use crate::flight::{Attempt, Attempts, ByTag, Flight, Purpose, Slab};
 use crate::path_state::{PATH_COUNT_MAX, PathStatus};
+use crate::proof::Proof;
 use crate::selector::{PathSelector, RoundRobin};
 
 /// Why paths do not make a device.
@@ -83,8 +85,10 @@ struct Path {
 /// Why a request is on no path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WaitFor {
-    /// Room in a queue, or a path at all.
-    Change,
+    /// Room in a queue.
+    Room,
+    /// A path that can be used.
+    Path,
     /// The device was busy.
     Time(Instant),
 }
@@ -108,6 +112,8 @@ pub struct MultipathDevice<S = RoundRobin> {
     by_tag: ByTag,
     attempts: Attempts,
     fence: Fence,
+    /// Comparisons of paths that come back.
+    proofs: Vec<Proof>,
     waiting: Vec<Wait>,
     /// Something happened that waiting requests may wait for.
     has_changed: bool,
@@ -125,22 +131,24 @@ impl MultipathDevice<RoundRobin> {
     /// # Errors
     /// See [`MultipathError`].
     pub fn new(paths: Vec<Box<dyn BlockDevice>>, config: FailoverConfig) -> Result<Self, MultipathError> {
+        let paths = paths.into_iter().map(|path| (PathConfig::default(), path)).collect();
         Self::with_selector(paths, RoundRobin::default(), config)
     }
 }
 
 impl<S: PathSelector> MultipathDevice<S> {
-    /// Makes one device of paths that `selector` chooses among.
+    /// Makes one device of paths, each with what it is, that `selector` chooses among.
     ///
     /// # Errors
     /// See [`MultipathError`].
     pub fn with_selector(
-        paths: Vec<Box<dyn BlockDevice>>,
+        paths: Vec<(PathConfig, Box<dyn BlockDevice>)>,
         selector: S,
         config: FailoverConfig,
     ) -> Result<Self, MultipathError> {
-        let geometry = common_geometry(paths.iter().map(BlockDevice::geometry))?;
-        let core = Failover::new(paths.len(), selector, config);
+        let geometry = common_geometry(paths.iter().map(|(_, device)| device.geometry()))?;
+        let (configs, paths): (Vec<PathConfig>, Vec<Box<dyn BlockDevice>>) = paths.into_iter().unzip();
+        let core = Failover::new(Instant::ZERO, &configs, selector, config);
         let with_status =
             |(index, device)| Path { device, status: PathStatus::new(PathIndex(index)), is_dirty: false };
         Ok(Self {
@@ -152,6 +160,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             by_tag: ByTag::default(),
             attempts: Attempts::new(),
             fence: Fence::default(),
+            proofs: Vec::new(),
             waiting: Vec::new(),
             has_changed: false,
             check_attempts_at: None,
@@ -166,6 +175,12 @@ impl<S: PathSelector> MultipathDevice<S> {
     pub fn status(&self) -> Vec<PathStatus> {
         let with_state = |path: &Path| PathStatus { state: self.core.state(path.status.path), ..path.status };
         self.paths.iter().map(with_state).collect()
+    }
+
+    /// An operator wants the group of paths of this priority. Says whether it has a path that can be used; if not,
+    /// nothing changes.
+    pub fn switch_group(&mut self, priority: u16) -> bool {
+        self.core.switch_group(priority)
     }
 
     /// Every copy of a write that was given up on and may still land: for who closes the device, since the end
@@ -263,13 +278,19 @@ impl<S: PathSelector> MultipathDevice<S> {
 
     /// When the next request has waited long enough.
     fn wait_end(&self) -> Option<Instant> {
-        let patience = self.core.config().no_path_timeout;
         let end = |wait: &Wait| match wait.wait_for {
             WaitFor::Time(at) => Some(at),
-            WaitFor::Change if self.has_changed => Some(Instant::ZERO),
-            WaitFor::Change => self.flights.get(wait.flight).map(|flight| flight.submitted + patience),
+            WaitFor::Room | WaitFor::Path if self.has_changed => Some(Instant::ZERO),
+            WaitFor::Room => None,
+            WaitFor::Path => self.patience_end(wait.flight),
         };
         self.waiting.iter().filter_map(end).min()
+    }
+
+    /// Until when a request waits for a path, if there is an end to it.
+    fn patience_end(&self, index: usize) -> Option<Instant> {
+        let NoPathPolicy::QueueFor(patience) = self.core.config().no_path else { return None };
+        self.flights.get(index).map(|flight| flight.submitted + patience)
     }
 
     /// An event of one path: a change of its link is taken in here.
@@ -326,6 +347,7 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
             return Some(done);
         }
         self.collect(now);
+        self.core.handle_timeout(now);
         self.expire_attempts(now);
         self.expire_deadlines(now);
         self.expire_copies(now);

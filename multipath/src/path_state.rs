@@ -3,15 +3,18 @@
 //! ```text
 //!            dead, hung, or suspect again           operator
 //!   Active ──────────────────────────────▶ Failed ──────────▶ Disabled
-//!     ▲ ▲                                    │                   │
-//!     │ └── a probe or any I/O succeeds ─────┘                   │
-//!     └──────────────────────── operator ────────────────────────┘
+//!     ▲ ▲       a probe is answered, and     │  │ ▲               │
+//!     │ └── the data are those of another ───┘  │ │ after a       │
+//!     │               path                      ▼ │ minute        │
+//!     │                                       Foreign             │
+//!     └───────────────────────── operator ────────────────────────┘
 //! ```
 //!
 //! | state | what is true in it |
 //! |---|---|
 //! | Active | requests may be sent over it |
 //! | Failed | nothing but probes is sent over it; I/O that was sent before may still come back |
+//! | Foreign | as Failed; it answered, with other data than the other paths give |
 //! | Disabled | as Failed, without probes |
 //!
 //! Keeps true: counters only grow. Not here: when a state changes (`failover`).
@@ -30,6 +33,8 @@ pub enum PathState {
     Disabled,
     /// It failed, and is probed until it answers.
     Failed,
+    /// It answers with other data than the other paths: it leads elsewhere.
+    Foreign,
 }
 
 /// A path as `status` shows it.
@@ -114,12 +119,30 @@ impl PathSet {
         Self(self.0 & !other.0)
     }
 
+    /// Every path of the set, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = PathIndex> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let next = (left != 0).then(|| PathIndex(left.trailing_zeros() as usize))?;
+            left &= left - 1;
+            Some(next)
+        })
+    }
+
     /// The first path from `start` on, going round.
     #[must_use]
     pub fn next_from(self, start: PathIndex) -> Option<PathIndex> {
         let later = self.0 & (u64::MAX << start.0);
         let found = if later == 0 { self.0 } else { later };
         (found != 0).then(|| PathIndex(found.trailing_zeros() as usize))
+    }
+}
+
+impl FromIterator<PathIndex> for PathSet {
+    fn from_iter<I: IntoIterator<Item = PathIndex>>(paths: I) -> Self {
+        let mut set = Self::EMPTY;
+        paths.into_iter().for_each(|path| set.insert(path));
+        set
     }
 }
 

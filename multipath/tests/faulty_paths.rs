@@ -2,72 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
 
+mod support;
+
 use std::collections::{BTreeSet, HashMap};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use multipath::{FailoverConfig, MultipathDevice, MultipathError, PathState};
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
-use storage_mapping::device::{FaultControl, Faults, FaultyDevice, Hang, MemoryDisk};
+use storage_mapping::device::{Faults, Hang, MemoryDisk};
 use storage_mapping::{
-    BlockCount, BlockDevice, BlockSize, Buffer, Cancelled, CopyFate, DeviceEvent, Effect, ErrorSource,
-    FencePolicy, Instant, IoCompletion, IoRequest, IoTag, Lba, PathIndex, RefusalReason, SettledProof,
+    BlockCount, BlockDevice, BlockSize, BufferPool, Cancelled, CopyFate, DeviceEvent, Effect, ErrorSource,
+    FencePolicy, Geometry, Instant, IoCompletion, IoRequest, IoTag, PathIndex, RefusalReason, Refused,
+    SettledProof,
 };
-
-const BLOCK: usize = 512;
-
-fn disk() -> MemoryDisk {
-    MemoryDisk::new(BlockSize::B512, BlockCount(256))
-}
-
-/// A device over one path for each set of faults, with the handles that change them.
-fn device_over(disk: &MemoryDisk, faults: Vec<Faults>) -> (MultipathDevice, Vec<FaultControl>) {
-    let mut controls = Vec::new();
-    let mut paths: Vec<Box<dyn BlockDevice>> = Vec::new();
-    for (seed, faults) in (1..).zip(faults) {
-        let path = FaultyDevice::new(disk.device(), faults, seed);
-        controls.push(path.control());
-        paths.push(Box::new(path));
-    }
-    (MultipathDevice::new(paths, FailoverConfig::default()).unwrap(), controls)
-}
-
-fn always(error: f64) -> Faults {
-    Faults { error, ..Faults::default() }
-}
-
-fn hung() -> Faults {
-    Faults { hang: Hang::After { requests: 0, duration: None }, ..Faults::default() }
-}
-
-fn write(tag: u64, lba: u64, value: u8) -> IoRequest {
-    let data = Buffer::copy_of(&[value; BLOCK]).freeze();
-    IoRequest { fence: FencePolicy::Unsafe, ..IoRequest::write(IoTag(tag), Lba(lba), data, false) }
-}
-
-fn read(tag: u64, lba: u64) -> IoRequest {
-    IoRequest::read(IoTag(tag), Lba(lba), Buffer::zeroed(BLOCK))
-}
-
-/// Polls, and jumps to the next wake-up where nothing comes.
-fn next(device: &mut MultipathDevice, now: &mut Instant) -> IoCompletion {
-    for _ in 0..10_000 {
-        if let Some(done) = device.poll(*now) {
-            return done;
-        }
-        while device.poll_event(*now).is_some() {}
-        let wakeup = device.next_wakeup().expect("a device with requests wants to be called");
-        *now = wakeup.max(*now);
-    }
-    panic!("the device never completes");
-}
-
-fn run(device: &mut MultipathDevice, now: &mut Instant, request: IoRequest) -> IoCompletion {
-    let tag = request.tag;
-    device.submit(*now, request).unwrap();
-    let done = next(device, now);
-    assert_eq!(done.tag, tag);
-    done
-}
+use support::{BLOCK, always, device_over, disk, hung, next, read, run, settle, write};
 
 #[test]
 fn paths_take_turns_and_are_counted() {
@@ -111,8 +62,7 @@ fn a_failing_path_is_left_and_comes_back() {
     assert_eq!(status[0].last_error.unwrap().source_code, ErrorSource::Errno(5));
     controls[0].clear();
     now = now + Duration::from_secs(2);
-    assert!(device.poll(now).is_none());
-    assert!(device.poll(now).is_none());
+    settle(&mut device, now);
     assert_eq!(device.status()[0].state, PathState::Active);
 }
 
@@ -157,18 +107,18 @@ fn a_hung_path_delays_its_requests_and_nobody_else() {
 /// A path whose requests leave this host and are answered only when it is told to.
 struct SlowDevice {
     inner: storage_mapping::device::MemoryDevice,
-    is_open: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    is_open: Arc<AtomicBool>,
 }
 
 impl BlockDevice for SlowDevice {
-    fn geometry(&self) -> storage_mapping::Geometry {
+    fn geometry(&self) -> Geometry {
         self.inner.geometry()
     }
-    fn submit(&mut self, now: Instant, request: IoRequest) -> Result<(), storage_mapping::Refused> {
+    fn submit(&mut self, now: Instant, request: IoRequest) -> Result<(), Refused> {
         self.inner.submit(now, request)
     }
     fn poll(&mut self, now: Instant) -> Option<IoCompletion> {
-        let is_open = self.is_open.load(std::sync::atomic::Ordering::Relaxed);
+        let is_open = self.is_open.load(Ordering::Relaxed);
         is_open.then(|| self.inner.poll(now)).flatten()
     }
     fn poll_event(&mut self, _now: Instant) -> Option<DeviceEvent> {
@@ -180,14 +130,14 @@ impl BlockDevice for SlowDevice {
     fn cancel(&mut self, _now: Instant, _tag: IoTag) -> Cancelled {
         Cancelled::Requested
     }
-    fn attach_pool(&mut self, _pool: &storage_mapping::BufferPool) {}
-    fn wait_on(&self, _descriptors: &mut Vec<i32>) {}
+    fn attach_pool(&mut self, _pool: &BufferPool) {}
+    fn wait_on(&self, _descriptors: &mut Vec<RawFd>) {}
 }
 
 #[test]
 fn a_late_answer_settles_a_write_and_frees_a_read() {
     let disk = disk();
-    let is_open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_open = Arc::new(AtomicBool::new(false));
     let slow = SlowDevice { inner: disk.device(), is_open: is_open.clone() };
     let paths: Vec<Box<dyn BlockDevice>> = vec![Box::new(slow), Box::new(disk.device())];
     let mut device = MultipathDevice::new(paths, FailoverConfig::default()).unwrap();
@@ -203,10 +153,14 @@ fn a_late_answer_settles_a_write_and_frees_a_read() {
     assert_eq!(read_done.buffer.into_read().unwrap().len(), BLOCK);
     assert_eq!((write_done.effect, write_done.copy), (Effect::Unknown, CopyFate::MayLand));
     assert_eq!(device.status()[0].in_flight, 2, "the path still has them");
-    is_open.store(true, std::sync::atomic::Ordering::Relaxed);
+    is_open.store(true, Ordering::Relaxed);
     assert!(device.poll(now).is_none());
     let settled = DeviceEvent::Settled { tag: IoTag(2), proof: SettledProof::Response };
     assert_eq!(device.poll_event(now), Some(settled));
+    assert_eq!((device.status()[0].in_flight, device.status()[0].state), (1, PathState::Failed), "a probe");
+    for _ in 0..10 {
+        assert!(device.poll(now).is_none());
+    }
     assert_eq!((device.status()[0].in_flight, device.status()[0].state), (0, PathState::Active));
 }
 
@@ -235,7 +189,7 @@ fn without_a_path_requests_wait_and_then_fail() {
     device.fail_path(now, PathIndex(1));
     let done = run(&mut device, &mut now, read(2, 0));
     assert_eq!(done.outcome.unwrap_err().source_code, ErrorSource::NoPath);
-    assert_eq!(now, Instant::ZERO + FailoverConfig::default().no_path_timeout);
+    assert_eq!(now, Instant::ZERO + Duration::from_secs(60));
     device.submit(now, read(3, 0)).unwrap();
     assert!(matches!(device.cancel(now, IoTag(3)), Cancelled::Withdrawn(_)));
     assert!(matches!(device.cancel(now, IoTag(3)), Cancelled::NotHere));

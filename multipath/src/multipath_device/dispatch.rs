@@ -13,6 +13,7 @@ use storage_mapping::{
 
 use super::{MultipathDevice, Wait, WaitFor};
 use crate::error_class::ErrorClass;
+use crate::failover::NoPathPolicy;
 use crate::flight::{Purpose, Work};
 use crate::path_state::{PathSet, PathState};
 use crate::selector::PathSelector;
@@ -46,8 +47,11 @@ impl<S: PathSelector> MultipathDevice<S> {
             // Whatever path comes back may be asked, also one that failed before.
             self.flight(index).tried = PathSet::EMPTY;
         }
-        if is_busy || waits_for_a_path {
-            return self.wait(index, WaitFor::Change, None);
+        if is_busy {
+            return self.wait(index, WaitFor::Room, None);
+        }
+        if waits_for_a_path && self.core.config().no_path != NoPathPolicy::Fail {
+            return self.wait(index, WaitFor::Path, None);
         }
         let error = self.flight(index).error.unwrap_or(ErrorSource::NoPath.into());
         self.finish(index, Err(error));
@@ -119,7 +123,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         self.flight(index).work = Work::Flush { parts_left: Some(dirty.len()) };
         for path in dirty {
             self.paths[path.0].is_dirty = false;
-            if self.core.state(path) == PathState::Failed {
+            if matches!(self.core.state(path), PathState::Failed | PathState::Foreign) {
                 let error = self.paths[path.0].status.last_error.unwrap_or(ErrorSource::NoPath.into());
                 self.end_flush_part(index, Err(error));
             } else {
@@ -131,7 +135,7 @@ impl<S: PathSelector> MultipathDevice<S> {
     pub(super) fn send_flush_part(&mut self, now: Instant, index: usize, path: PathIndex) {
         match self.send(now, index, path) {
             Ok(()) => {}
-            Err(RefusalReason::Busy) => self.wait(index, WaitFor::Change, Some(path)),
+            Err(RefusalReason::Busy) => self.wait(index, WaitFor::Room, Some(path)),
             Err(_) => self.end_flush_part(index, Err(ErrorSource::NoPath.into())),
         }
     }
@@ -164,16 +168,14 @@ impl<S: PathSelector> MultipathDevice<S> {
         if self.waiting.is_empty() {
             return;
         }
-        let patience = self.core.config().no_path_timeout;
         for wait in std::mem::take(&mut self.waiting) {
-            let submitted = self.flight(wait.flight).submitted;
             let (goes_on, is_over) = match wait.wait_for {
-                WaitFor::Change => (has_changed, submitted + patience <= now),
+                WaitFor::Room => (has_changed, false),
+                WaitFor::Path => (has_changed, self.patience_end(wait.flight).is_some_and(|at| at <= now)),
                 WaitFor::Time(at) => (at <= now, false),
             };
             match wait.flush_path {
                 _ if !goes_on && !is_over => self.waiting.push(wait),
-                Some(_) if is_over => self.end_flush_part(wait.flight, Err(ErrorSource::NoPath.into())),
                 Some(path) => self.send_flush_part(now, wait.flight, path),
                 None if is_over => self.finish(wait.flight, Err(ErrorSource::NoPath.into())),
                 None => self.dispatch(now, wait.flight),

@@ -7,7 +7,7 @@
 use storage_mapping::block::time::earliest;
 use storage_mapping::{
     BlockDevice, Cancelled, CopyFate, DeviceEvent, Effect, ErrorSource, FencePolicy, Instant, IoBuffer,
-    IoCompletion, IoError, IoRequest, IoTag, Lba, PathIndex, SettledProof,
+    IoCompletion, IoError, IoTag, PathIndex, SettledProof,
 };
 
 use super::{MultipathDevice, WaitFor};
@@ -22,13 +22,9 @@ impl<S: PathSelector> MultipathDevice<S> {
     pub(super) fn handle_completion(&mut self, now: Instant, path: PathIndex, done: IoCompletion) {
         let attempt = self.attempts.remove(done.tag).expect("paths complete what they were given, once");
         self.has_changed = true;
-        if attempt.purpose == Purpose::Probe {
+        if let Purpose::Probe { .. } | Purpose::Proof { .. } | Purpose::Forgotten = attempt.purpose {
             self.paths[path.0].status.in_flight -= 1;
-            match done.outcome {
-                Ok(()) => drop(self.core.handle_success(now, path)),
-                Err(_) => self.core.handle_failed_probe(now, path),
-            }
-            return;
+            return self.handle_own_read(now, &attempt, done);
         }
         self.core.handle_end(now, path, attempt.bytes, now.since(attempt.since));
         self.count(path, attempt.bytes, done.outcome);
@@ -38,7 +34,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         };
         self.paths[path.0].is_dirty |= carried_write;
         match done.outcome {
-            Ok(()) => drop(self.core.handle_success(now, path)),
+            Ok(()) => self.core.handle_success(now, path),
             Err(error) => drop(self.core.handle_error(now, path, ErrorClass::of(&error))),
         }
         match attempt.purpose {
@@ -57,14 +53,14 @@ impl<S: PathSelector> MultipathDevice<S> {
                     }
                 }
             }
-            Purpose::Probe => {}
+            Purpose::Probe { .. } | Purpose::Proof { .. } | Purpose::Forgotten => {}
         }
     }
 
     /// An attempt of a write leaves a copy that may land.
     fn doubt(&mut self, now: Instant, attempt: &Attempt, index: usize) {
         let block_bytes = self.geometry.block_size.bytes();
-        let assumed_dead_at = now + self.core.config().quiesce_time;
+        let assumed_dead_at = now + self.core.quiesce_time(attempt.path);
         let flight = self.flight(index);
         let Some(range) = flight.range(block_bytes) else { return };
         let copy = LivingCopy { tag: flight.tag, path: attempt.path, range, assumed_dead_at };
@@ -164,17 +160,23 @@ impl<S: PathSelector> MultipathDevice<S> {
         let (flush, other) = (self.core.config().flush_timeout, self.core.config().attempt_timeout);
         let mut next = None;
         let mut hung = Vec::new();
+        let mut silent = Vec::new();
         for attempt in self.attempts.iter() {
-            let Purpose::Flight(index) = attempt.purpose else { continue };
+            let index = match attempt.purpose {
+                Purpose::Flight(index) => Some(index),
+                Purpose::Probe { is_late: false } | Purpose::Proof { .. } => None,
+                Purpose::Probe { is_late: true } | Purpose::Orphan { .. } | Purpose::Forgotten => continue,
+            };
             let due = attempt.since + if attempt.bytes == 0 { flush } else { other };
-            if due <= now {
-                hung.push((*attempt, index));
-            } else {
-                next = earliest(next, Some(due));
+            match index {
+                Some(index) if due <= now => hung.push((*attempt, index)),
+                None if due <= now => silent.push(*attempt),
+                _ => next = earliest(next, Some(due)),
             }
         }
         // Before anything is sent again, so that sending can bring it forward.
         self.check_attempts_at = next;
+        silent.iter().for_each(|attempt| self.give_up_own_read(now, attempt));
         for (attempt, index) in hung {
             let path = attempt.path;
             let known = self.give_up_attempt(now, &attempt, index);
@@ -243,21 +245,6 @@ impl<S: PathSelector> MultipathDevice<S> {
                 self.core.handle_error(now, attempt.path, ErrorClass::PathSuspect);
             }
             self.finish(index, Err(error));
-        }
-    }
-
-    /// Sends the probes that are due.
-    pub(super) fn send_probes(&mut self, now: Instant) {
-        while let Some(path) = self.core.poll_probe(now) {
-            let buffer = self.pool.take(self.geometry.block_size.bytes());
-            let tag = self.attempts.start(now, path, Purpose::Probe, buffer.len());
-            match self.paths[path.0].device.submit(now, IoRequest::read(tag, Lba(0), buffer)) {
-                Ok(()) => self.paths[path.0].status.in_flight += 1,
-                Err(_) => {
-                    self.attempts.remove(tag);
-                    self.core.handle_failed_probe(now, path);
-                }
-            }
         }
     }
 }

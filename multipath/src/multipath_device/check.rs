@@ -1,0 +1,119 @@
+//! What the device reads on its own account: probes, and comparisons with a path in use.
+//!
+//! Keeps true: a path has one probe, or one comparison, at a time, with buffers of its own; a probe that takes too long is held
+//! against its path only if the path did nothing else in the meantime. Not here: when a probe is due and what follows
+//! from it (`failover`), the comparison (`proof`).
+
+use storage_mapping::block::time::earliest;
+use storage_mapping::{BlockDevice, Buffer, Instant, IoCompletion, IoRequest, Lba, PathIndex};
+
+use super::MultipathDevice;
+use crate::error_class::ErrorClass;
+use crate::failover::AfterProbe;
+use crate::fence::BlockRange;
+use crate::flight::{Attempt, Purpose};
+use crate::proof::{Proof, Step};
+use crate::selector::PathSelector;
+
+impl<S: PathSelector> MultipathDevice<S> {
+    /// Sends the probes that are due.
+    pub(super) fn send_probes(&mut self, now: Instant) {
+        while let Some(path) = self.core.poll_probe(now) {
+            if !self.send_own_read(now, path, Purpose::Probe { is_late: false }, Lba(0)) {
+                self.core.handle_failed_probe(now, path);
+            }
+        }
+    }
+
+    /// Reads one block over a path. Says whether the path took it.
+    fn send_own_read(&mut self, now: Instant, path: PathIndex, purpose: Purpose, lba: Lba) -> bool {
+        let buffer = self.pool.take(self.geometry.block_size.bytes());
+        let tag = self.attempts.start(now, path, purpose, buffer.len());
+        let is_taken = self.paths[path.0].device.submit(now, IoRequest::read(tag, lba, buffer)).is_ok();
+        if is_taken {
+            self.paths[path.0].status.in_flight += 1;
+            let due = now + self.core.config().attempt_timeout;
+            self.check_attempts_at = earliest(self.check_attempts_at, Some(due));
+        } else {
+            self.attempts.remove(tag);
+        }
+        is_taken
+    }
+
+    /// A probe or a read of a comparison came back.
+    pub(super) fn handle_own_read(&mut self, now: Instant, attempt: &Attempt, done: IoCompletion) {
+        let path = attempt.path;
+        match attempt.purpose {
+            Purpose::Proof { of } => {
+                let answer = done.outcome.ok().and_then(|()| done.buffer.into_read());
+                self.handle_comparison(now, of, answer);
+            }
+            Purpose::Probe { .. } => match done.outcome {
+                Ok(()) => {
+                    if let AfterProbe::Compare(witness) = self.core.handle_probe_success(now, path) {
+                        self.proofs.push(Proof::new(path, witness, self.geometry.block_count.0));
+                        self.compare(now, path, Lba(0));
+                    }
+                }
+                Err(error) => {
+                    self.core.handle_error(now, path, ErrorClass::of(&error));
+                    self.core.handle_failed_probe(now, path);
+                }
+            },
+            Purpose::Flight(_) | Purpose::Orphan { .. } | Purpose::Forgotten => {}
+        }
+    }
+
+    /// Reads a block over the path that came back and over its witness.
+    fn compare(&mut self, now: Instant, of: PathIndex, lba: Lba) {
+        let both = self.proofs.iter().find(|proof| proof.path == of).map(|proof| [proof.path, proof.witness]);
+        let Some(both) = both else { return };
+        let purpose = Purpose::Proof { of };
+        if !both.into_iter().all(|path| self.send_own_read(now, path, purpose, lba)) {
+            self.end_comparison(now, of, Step::Undecided);
+        }
+    }
+
+    fn handle_comparison(&mut self, now: Instant, of: PathIndex, answer: Option<Buffer>) {
+        let Some(at) = self.proofs.iter().position(|proof| proof.path == of) else { return };
+        let compared = BlockRange::new(self.proofs[at].block(), 1);
+        let block_bytes = self.geometry.block_size.bytes();
+        let overlaps = |range: BlockRange| range.overlaps(compared);
+        let is_written = self.flights.iter().any(|flight| flight.range(block_bytes).is_some_and(overlaps));
+        match self.proofs[at].handle_answer(answer, is_written) {
+            Step::Wait => {}
+            Step::Read(lba) => self.compare(now, of, lba),
+            step => self.end_comparison(now, of, step),
+        }
+    }
+
+    fn end_comparison(&mut self, now: Instant, of: PathIndex, step: Step) {
+        self.proofs.retain(|proof| proof.path != of);
+        self.attempts.forget(Purpose::Proof { of });
+        self.has_changed = true;
+        match step {
+            Step::Same => self.core.handle_proof(now, of),
+            Step::Foreign => self.core.handle_foreign(now, of),
+            Step::Wait | Step::Read(_) | Step::Undecided => self.core.handle_failed_probe(now, of),
+        }
+    }
+
+    /// A probe or a read of a comparison takes too long.
+    pub(super) fn give_up_own_read(&mut self, now: Instant, attempt: &Attempt) {
+        match attempt.purpose {
+            Purpose::Proof { of } => {
+                self.core.handle_error(now, attempt.path, ErrorClass::PathSuspect);
+                self.end_comparison(now, of, Step::Undecided);
+            }
+            Purpose::Probe { .. } => {
+                let place = self.attempts.entry(attempt.tag).expect("the attempt was seen just now");
+                place.purpose = Purpose::Probe { is_late: true };
+                // It may queue behind data that flow.
+                if self.core.last_success(attempt.path) < attempt.since {
+                    self.core.handle_error(now, attempt.path, ErrorClass::PathDead);
+                }
+            }
+            Purpose::Flight(_) | Purpose::Orphan { .. } | Purpose::Forgotten => {}
+        }
+    }
+}

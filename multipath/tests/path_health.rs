@@ -1,0 +1,158 @@
+//! Paths that come back, groups of paths, and checks of silent ones.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
+
+mod support;
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use multipath::{FailoverConfig, MultipathDevice, NoPathPolicy, PathConfig, PathState, RoundRobin};
+use storage_mapping::device::{Faults, FaultyDevice, MemoryDisk};
+use storage_mapping::{
+    BlockDevice, BufferPool, Cancelled, DeviceEvent, ErrorSource, Geometry, Instant, IoCompletion, IoRequest,
+    IoTag, PathIndex, RefusalReason, Refused,
+};
+use support::{always, device_over, disk, hung, read, run, settle, write};
+
+#[test]
+fn a_path_that_comes_back_with_other_data_carries_nothing() {
+    let disk = disk();
+    let other = disk_with(7);
+    // The first path leads to the one disk, or to the other once the switch is thrown.
+    let (swapped, is_other) = Swapped::new(&disk, &other);
+    let paths: Vec<Box<dyn BlockDevice>> = vec![Box::new(swapped), Box::new(disk.device())];
+    let mut device = MultipathDevice::new(paths, FailoverConfig::default()).unwrap();
+    let mut now = Instant::ZERO;
+    is_other.store(1, Ordering::Relaxed);
+    assert!(run(&mut device, &mut now, read(1, 5)).outcome.is_ok(), "the link was lost in between");
+    assert_eq!(device.status()[0].state, PathState::Failed);
+    is_other.store(2, Ordering::Relaxed);
+    now = now + Duration::from_secs(2);
+    settle(&mut device, now);
+    assert_eq!(device.status()[0].state, PathState::Foreign);
+    for tag in 0..20 {
+        let done = run(&mut device, &mut now, read(tag, 5));
+        assert_eq!(done.buffer.into_read().unwrap()[0], 0);
+    }
+    // Put right, it is compared again after a minute.
+    is_other.store(0, Ordering::Relaxed);
+    now = now + Duration::from_secs(61);
+    settle(&mut device, now);
+    assert_eq!(device.status()[0].state, PathState::Active);
+}
+
+fn disk_with(value: u8) -> MemoryDisk {
+    let disk = disk();
+    let mut device = disk.device();
+    for lba in 0..256 {
+        device.submit(Instant::ZERO, write(lba, lba, value)).unwrap();
+        assert!(device.poll(Instant::ZERO).unwrap().outcome.is_ok());
+    }
+    disk
+}
+
+/// A path that leads to one disk (0), nowhere (1), or to another disk (2).
+struct Swapped {
+    disks: [Box<dyn BlockDevice>; 2],
+    leads_to: Arc<AtomicUsize>,
+}
+
+impl Swapped {
+    fn new(one: &MemoryDisk, other: &MemoryDisk) -> (Self, Arc<AtomicUsize>) {
+        let leads_to = Arc::new(AtomicUsize::new(0));
+        let disks: [Box<dyn BlockDevice>; 2] = [Box::new(one.device()), Box::new(other.device())];
+        (Self { disks, leads_to: Arc::clone(&leads_to) }, leads_to)
+    }
+}
+
+impl BlockDevice for Swapped {
+    fn geometry(&self) -> Geometry {
+        self.disks[0].geometry()
+    }
+    fn submit(&mut self, now: Instant, request: IoRequest) -> Result<(), Refused> {
+        match self.leads_to.load(Ordering::Relaxed) {
+            0 => self.disks[0].submit(now, request),
+            1 => Err(Refused { reason: RefusalReason::Closed, request }),
+            _ => self.disks[1].submit(now, request),
+        }
+    }
+    fn poll(&mut self, now: Instant) -> Option<IoCompletion> {
+        self.disks.iter_mut().find_map(|disk| disk.poll(now))
+    }
+    fn poll_event(&mut self, _now: Instant) -> Option<DeviceEvent> {
+        None
+    }
+    fn next_wakeup(&self) -> Option<Instant> {
+        self.disks.iter().find_map(|disk| disk.next_wakeup())
+    }
+    fn cancel(&mut self, _now: Instant, _tag: IoTag) -> Cancelled {
+        Cancelled::Requested
+    }
+    fn attach_pool(&mut self, _pool: &BufferPool) {}
+    fn wait_on(&self, _descriptors: &mut Vec<RawFd>) {}
+}
+
+#[test]
+fn a_silent_path_that_hangs_is_found_by_its_check() {
+    let disk = disk();
+    let (mut device, controls) = device_over(&disk, vec![Faults::default(); 2]);
+    let mut now = Instant::ZERO;
+    assert!(run(&mut device, &mut now, read(1, 0)).outcome.is_ok());
+    controls[1].set(hung());
+    // Checked after 20 s of silence, failed 5 s later.
+    for second in 0..26 {
+        now = Instant::ZERO + Duration::from_secs(second);
+        settle(&mut device, now);
+    }
+    let states = device.status().iter().map(|status| status.state).collect::<Vec<_>>();
+    assert_eq!(states, [PathState::Active, PathState::Failed]);
+    controls[1].clear();
+    now = Instant::ZERO + Duration::from_secs(27);
+    settle(&mut device, now);
+    assert_eq!(device.status()[1].state, PathState::Active);
+}
+
+#[test]
+fn without_a_path_requests_fail_at_once_if_that_is_wanted() {
+    let disk = disk();
+    let paths: Vec<Box<dyn BlockDevice>> = vec![Box::new(disk.device())];
+    let config = FailoverConfig { no_path: NoPathPolicy::Fail, ..FailoverConfig::default() };
+    let mut device = MultipathDevice::new(paths, config).unwrap();
+    let mut now = Instant::ZERO;
+    device.fail_path(now, PathIndex(0));
+    let done = run(&mut device, &mut now, read(2, 0));
+    assert_eq!((done.outcome.unwrap_err().source_code, now), (ErrorSource::NoPath, Instant::ZERO));
+}
+
+#[test]
+fn the_better_group_carries_the_io_until_it_is_gone() {
+    let disk = disk();
+    let with = |priority| PathConfig { priority, ..PathConfig::default() };
+    let mut controls = Vec::new();
+    let mut paths: Vec<(PathConfig, Box<dyn BlockDevice>)> = Vec::new();
+    for priority in [50, 50, 10] {
+        let path = FaultyDevice::new(disk.device(), Faults::default(), 1);
+        controls.push(path.control());
+        paths.push((with(priority), Box::new(path)));
+    }
+    let mut device =
+        MultipathDevice::with_selector(paths, RoundRobin::default(), FailoverConfig::default()).unwrap();
+    let mut now = Instant::ZERO;
+    let requests = |device: &MultipathDevice| device.status().iter().map(|s| s.requests).collect::<Vec<_>>();
+    for tag in 0..10 {
+        run(&mut device, &mut now, read(tag, 0));
+    }
+    assert_eq!(requests(&device), [5, 5, 0]);
+    controls[0].set(hung());
+    controls[1].set(always(1.0));
+    for tag in 0..10 {
+        assert!(run(&mut device, &mut now, read(tag, 0)).outcome.is_ok());
+    }
+    let states = device.status().iter().map(|status| status.state).collect::<Vec<_>>();
+    assert_eq!(states, [PathState::Failed, PathState::Failed, PathState::Active]);
+    assert!(requests(&device)[2] >= 8);
+    assert!(!device.switch_group(50) && device.switch_group(10));
+}
