@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use storage_mapping::{CopyFate, Effect, FencePolicy, Instant, PathIndex};
 
-use crate::error_class::ErrorClass;
+use crate::error_class::{ErrorClass, IoKind, PathAction, RequestAction};
 use crate::group::{Failback, Groups};
 use crate::path_state::{PathSet, PathState};
 use crate::selector::PathSelector;
@@ -268,10 +268,10 @@ impl<S: PathSelector> Failover<S> {
 
     /// I/O failed. Says whether the path failed with it.
     pub fn handle_error(&mut self, now: Instant, path: PathIndex, class: ErrorClass) -> bool {
-        let fails = match class {
-            ErrorClass::Answer | ErrorClass::Busy | ErrorClass::Integrity => false,
-            ErrorClass::PathDead => true,
-            ErrorClass::PathSuspect => {
+        let fails = match class.path_action() {
+            PathAction::Nothing | PathAction::Shrink | PathAction::Transition => false,
+            PathAction::Fail | PathAction::Standby => true,
+            PathAction::Suspect | PathAction::Reidentify => {
                 let errors = &mut self.paths[path.0].suspect_errors;
                 *errors = errors.saturating_add(1);
                 self.probe_in(now, path, self.config.probe_interval);
@@ -448,12 +448,13 @@ impl<S: PathSelector> Failover<S> {
         if !may_resend || failed.attempts >= self.config.attempts_max {
             return Verdict::Answer;
         }
-        match failed.class {
-            ErrorClass::Answer => Verdict::Answer,
-            ErrorClass::Busy => Verdict::Later,
+        let kind = if failed.is_write { IoKind::Write } else { IoKind::Read };
+        match failed.class.request_action(kind) {
+            RequestAction::Done | RequestAction::Answer => Verdict::Answer,
+            RequestAction::Later | RequestAction::Again | RequestAction::Hold => Verdict::Later,
             // A second witness, and no third.
-            ErrorClass::Integrity if failed.is_write || failed.attempts > 1 => Verdict::Answer,
-            ErrorClass::Integrity | ErrorClass::PathDead | ErrorClass::PathSuspect => Verdict::Elsewhere,
+            RequestAction::Witness if failed.attempts > 1 => Verdict::Answer,
+            RequestAction::Witness | RequestAction::Elsewhere => Verdict::Elsewhere,
         }
     }
 

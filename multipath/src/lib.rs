@@ -55,7 +55,7 @@ pub mod path_state;
 mod proof;
 pub mod selector;
 
-pub use error_class::ErrorClass;
+pub use error_class::{Classified, ErrorClass, PathAction, RequestAction, RequestFacts, classify};
 pub use failover::{AfterProbe, FailedAttempt, Failover, FailoverConfig, NoPathPolicy, PathConfig, Verdict};
 pub use fence::{BlockRange, Fence, LivingCopy};
 pub use group::{Failback, Groups};
