@@ -54,6 +54,7 @@ pub mod multipath_device;
 pub mod path_state;
 mod proof;
 pub mod selector;
+pub mod witness;
 
 pub use error_class::{Classified, ErrorClass, PathAction, RequestAction, RequestFacts, classify};
 pub use failover::{AfterProbe, FailedAttempt, Failover, FailoverConfig, NoPathPolicy, PathConfig, Verdict};
