@@ -53,6 +53,7 @@ pub mod group;
 pub mod multipath_device;
 pub mod path_state;
 mod proof;
+pub mod retry_budget;
 pub mod selector;
 pub mod witness;
 
