@@ -48,6 +48,7 @@
 pub mod error_class;
 pub mod failover;
 pub mod fence;
+pub mod flap_damping;
 mod flight;
 pub mod group;
 pub mod multipath_device;
