@@ -51,6 +51,7 @@ pub mod fence;
 pub mod flap_damping;
 mod flight;
 pub mod group;
+pub mod histogram;
 pub mod in_flight_limit;
 pub mod multipath_device;
 pub mod path_state;
