@@ -42,6 +42,23 @@
 //! at once, and later writes to the same blocks are held until the old copy is dead ([`fence`]); or its answer waits
 //! too, or it completes as *unknown*, or nothing is held because its sender can tell old bytes from new ones, as its
 //! [`FencePolicy`](storage_mapping::FencePolicy) says.
+//! * [`error_class`]: what an error says about a path, a request and its copy;
+//! * [`path_state`]: the states of a path and what `status` shows;
+//! * [`selector`]: which of several good paths is next.
+//!
+//! State machines of their own, which the device asks:
+//!
+//! * [`witness`]: what several paths say together;
+//! * [`flap_damping`]: how long a path that comes and goes waits;
+//! * [`retry_budget`]: how many retries the device sends;
+//! * [`in_flight_limit`]: how many requests a path has at a time;
+//! * [`hedge`]: when a read is sent a second time;
+//! * [`histogram`]: how latencies are distributed.
+//!
+//! What it promises of writes: a write in doubt (time-out, lost connection, EIO) may still land, and
+//! is sent again only if its sender said that this does no harm
+//! ([`FencePolicy::Unsafe`](storage_mapping::FencePolicy::Unsafe)). Under every other policy it completes as
+//! *unknown*, and the caller decides.
 //!
 //! Not here: control commands.
 
@@ -51,6 +68,7 @@ pub mod fence;
 pub mod flap_damping;
 mod flight;
 pub mod group;
+pub mod hedge;
 pub mod histogram;
 pub mod in_flight_limit;
 pub mod multipath_device;
