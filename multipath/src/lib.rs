@@ -32,19 +32,11 @@
 //!
 //! * [`multipath_device`]: the device;
 //! * [`failover`]: its decisions, a state machine without I/O, threads or a clock;
-//! * [`error_class`]: what an error says about a path;
-//! * [`group`]: which of the usable paths are used;
-//! * [`fence`]: which writes wait, so that no old copy lands on newer data;
-//! * [`path_state`]: the states of a path and what `status` shows;
-//! * [`selector`]: which of several good paths is next.
-//!
-//! What it promises of writes: a write in doubt (time-out, lost connection, EIO) may still land. It is sent again
-//! at once, and later writes to the same blocks are held until the old copy is dead ([`fence`]); or its answer waits
-//! too, or it completes as *unknown*, or nothing is held because its sender can tell old bytes from new ones, as its
-//! [`FencePolicy`](storage_mapping::FencePolicy) says.
 //! * [`error_class`]: what an error says about a path, a request and its copy;
-//! * [`path_state`]: the states of a path and what `status` shows;
-//! * [`selector`]: which of several good paths is next.
+//! * [`group`]: which of the usable paths are used;
+//! * [`selector`]: which of several good paths is next;
+//! * [`fence`]: which writes wait, so that no old copy lands on newer data;
+//! * [`path_state`]: the states of a path and what `status` shows.
 //!
 //! State machines of their own, which the device asks:
 //!
@@ -55,10 +47,10 @@
 //! * [`hedge`]: when a read is sent a second time;
 //! * [`histogram`]: how latencies are distributed.
 //!
-//! What it promises of writes: a write in doubt (time-out, lost connection, EIO) may still land, and
-//! is sent again only if its sender said that this does no harm
-//! ([`FencePolicy::Unsafe`](storage_mapping::FencePolicy::Unsafe)). Under every other policy it completes as
-//! *unknown*, and the caller decides.
+//! What it promises of writes: a write in doubt (time-out, lost connection, EIO) may still land. It is sent again
+//! at once, and later writes to the same blocks are held until the old copy is dead ([`fence`]); or its answer waits
+//! too, or it completes as *unknown*, or nothing is held because its sender can tell old bytes from new ones, as its
+//! [`FencePolicy`](storage_mapping::FencePolicy) says.
 //!
 //! Not here: control commands.
 
