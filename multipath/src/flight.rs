@@ -12,6 +12,7 @@ use storage_mapping::{
     Operation, PathIndex, SharedBuffer,
 };
 
+use crate::error_class::IoKind;
 use crate::fence::BlockRange;
 use crate::path_state::PathSet;
 
@@ -50,6 +51,8 @@ impl Work {
 #[derive(Debug)]
 pub(crate) struct Flight {
     pub(crate) tag: IoTag,
+    /// Its name where the submitter's may have been used before.
+    pub(crate) serial: IoTag,
     pub(crate) work: Work,
     pub(crate) submitted: Instant,
     pub(crate) deadline: Option<Instant>,
@@ -58,6 +61,16 @@ pub(crate) struct Flight {
     pub(crate) path: Option<PathIndex>,
     pub(crate) hedge: bool,
     pub(crate) attempts: u32,
+    /// Paths that it is on now: more than one while a read is hedged.
+    pub(crate) on_paths: u32,
+    /// When to send a read a second time.
+    pub(crate) hedge_at: Option<Instant>,
+    /// The path whose slowness a second read is to make good.
+    pub(crate) hedged: Option<PathIndex>,
+    /// It had to wait for a path.
+    pub(crate) has_waited: bool,
+    /// When the last attempt failed.
+    pub(crate) failed_at: Option<Instant>,
     /// Paths that gave an error.
     pub(crate) tried: PathSet,
     /// The last error, while there is a way on.
@@ -71,7 +84,7 @@ pub(crate) struct Flight {
 
 impl Flight {
     /// A request that nothing was done for yet.
-    pub(crate) fn new(now: Instant, request: IoRequest) -> Self {
+    pub(crate) fn new(now: Instant, serial: u64, request: IoRequest) -> Self {
         let work = match request.operation {
             Operation::Read { lba, buffer } => Work::Read { lba, length: buffer.len(), buffer: Some(buffer) },
             Operation::Write { lba, data, fua } => Work::Write { lba, data, fua },
@@ -79,6 +92,7 @@ impl Flight {
         };
         Self {
             tag: request.tag,
+            serial: IoTag(FIRST_FLIGHT | serial),
             work,
             submitted: now,
             deadline: request.deadline,
@@ -86,6 +100,11 @@ impl Flight {
             path: request.path,
             hedge: request.hedge,
             attempts: 0,
+            on_paths: 0,
+            hedge_at: None,
+            hedged: None,
+            has_waited: false,
+            failed_at: None,
             tried: PathSet::EMPTY,
             error: None,
             is_done: false,
@@ -106,6 +125,14 @@ impl Flight {
         };
         let Self { tag, deadline, fence, path, hedge, .. } = self;
         IoRequest { tag, operation, deadline, fence, path, hedge }
+    }
+
+    pub(crate) fn kind(&self) -> IoKind {
+        match self.work {
+            Work::Read { .. } => IoKind::Read,
+            Work::Write { .. } => IoKind::Write,
+            Work::Flush { .. } => IoKind::Flush,
+        }
     }
 
     pub(crate) fn is_write(&self) -> bool {
@@ -162,13 +189,16 @@ const PLACE_BITS: u32 = 24;
 /// Attempts are numbered up to here and then from 0 on. Tags from 2⁶³ on are left to the devices below.
 const SERIAL_MAX: u64 = (1 << (63 - PLACE_BITS)) - 1;
 
+/// Requests are numbered from here on, and so have no number that an attempt has.
+const FIRST_FLIGHT: u64 = 1 << 63;
+
 /// What an attempt was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// A request, by its place.
     Flight(usize),
     /// A request that goes on without it, or is over.
-    Orphan { is_write: bool },
+    Orphan { kind: IoKind },
     /// To see whether the path answers. One that took too long has been held against the path already.
     Probe { is_late: bool },
     /// To compare the path with another; the number is that of the comparison's path.
@@ -232,11 +262,14 @@ impl Attempts {
         self.places.iter()
     }
 
+    pub(crate) fn iter_entries(&mut self) -> impl Iterator<Item = &mut Attempt> {
+        self.places.iter_mut().map(|(_, attempt)| attempt)
+    }
+
     /// Nobody waits any more for the attempts of this purpose.
     pub(crate) fn forget(&mut self, purpose: Purpose) {
-        let all = self.places.iter_mut().map(|(_, attempt)| attempt);
-        all.filter(|attempt| attempt.purpose == purpose)
-            .for_each(|attempt| attempt.purpose = Purpose::Forgotten);
+        let all = self.iter_entries().filter(|attempt| attempt.purpose == purpose);
+        all.for_each(|attempt| attempt.purpose = Purpose::Forgotten);
     }
 }
 

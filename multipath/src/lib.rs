@@ -45,7 +45,7 @@
 //! * [`retry_budget`]: how many retries the device sends;
 //! * [`in_flight_limit`]: how many requests a path has at a time;
 //! * [`hedge`]: when a read is sent a second time;
-//! * [`histogram`]: how latencies are distributed.
+//! * [`histogram`]: how latencies are distributed; [`latency`]: which are measured.
 //!
 //! What it promises of writes: a write in doubt (time-out, lost connection, EIO) may still land. It is sent again
 //! at once, and later writes to the same blocks are held until the old copy is dead ([`fence`]); or its answer waits
@@ -63,6 +63,7 @@ pub mod group;
 pub mod hedge;
 pub mod histogram;
 pub mod in_flight_limit;
+pub mod latency;
 pub mod multipath_device;
 pub mod path_state;
 mod proof;

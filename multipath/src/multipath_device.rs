@@ -39,10 +39,11 @@ use storage_mapping::{
 };
 use thiserror::Error;
 
-use crate::error_class::ErrorClass;
 use crate::failover::{Failover, FailoverConfig, NoPathPolicy, PathConfig};
 use crate::fence::{Fence, LivingCopy};
+use crate::flap_damping::FlapDampingError;
 use crate::flight::{Attempt, Attempts, ByTag, Flight, Purpose, Slab};
+use crate::latency::{FailoverTimes, PathLatency};
 use crate::path_state::{PATH_COUNT_MAX, PathStatus};
 use crate::proof::Proof;
 use crate::selector::{PathSelector, RoundRobin};
@@ -50,6 +51,9 @@ use crate::selector::{PathSelector, RoundRobin};
 /// Why paths do not make a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MultipathError {
+    /// Numbers of its configuration.
+    #[error(transparent)]
+    FlapDamping(#[from] FlapDampingError),
     /// None was given.
     #[error("a multipath device needs at least one path")]
     NoPaths,
@@ -78,6 +82,7 @@ pub enum MultipathError {
 struct Path {
     device: Box<dyn BlockDevice>,
     status: PathStatus,
+    latency: PathLatency,
     /// It carried writes since the last flush.
     is_dirty: bool,
 }
@@ -117,6 +122,11 @@ pub struct MultipathDevice<S = RoundRobin> {
     waiting: Vec<Wait>,
     /// Something happened that waiting requests may wait for.
     has_changed: bool,
+    /// Requests so far.
+    serial: u64,
+    failover_times: FailoverTimes,
+    /// No read is to be hedged before this.
+    check_hedges_at: Option<Instant>,
     /// No attempt times out before this.
     check_attempts_at: Option<Instant>,
     /// No deadline passes before this.
@@ -148,9 +158,15 @@ impl<S: PathSelector> MultipathDevice<S> {
     ) -> Result<Self, MultipathError> {
         let geometry = common_geometry(paths.iter().map(|(_, device)| device.geometry()))?;
         let (configs, paths): (Vec<PathConfig>, Vec<Box<dyn BlockDevice>>) = paths.into_iter().unzip();
-        let core = Failover::new(Instant::ZERO, &configs, selector, config);
-        let with_status =
-            |(index, device)| Path { device, status: PathStatus::new(PathIndex(index)), is_dirty: false };
+        let depths = paths.iter().map(|device| device.geometry().queue_depth);
+        let configs: Vec<(PathConfig, usize)> = configs.into_iter().zip(depths).collect();
+        let core = Failover::new(Instant::ZERO, &configs, selector, config)?;
+        let with_status = |(index, device)| Path {
+            device,
+            status: PathStatus::new(PathIndex(index)),
+            latency: PathLatency::default(),
+            is_dirty: false,
+        };
         Ok(Self {
             paths: paths.into_iter().enumerate().map(with_status).collect(),
             core,
@@ -163,6 +179,9 @@ impl<S: PathSelector> MultipathDevice<S> {
             proofs: Vec::new(),
             waiting: Vec::new(),
             has_changed: false,
+            serial: 0,
+            failover_times: FailoverTimes::default(),
+            check_hedges_at: None,
             check_attempts_at: None,
             check_deadlines_at: None,
             ready: VecDeque::new(),
@@ -188,6 +207,21 @@ impl<S: PathSelector> MultipathDevice<S> {
     #[must_use]
     pub fn living_copies(&self) -> Vec<LivingCopy> {
         self.fence.living_copies().collect()
+    }
+
+    /// How long I/O over a path takes.
+    ///
+    /// # Panics
+    /// If there is no such path.
+    #[must_use]
+    pub fn latency(&self, path: PathIndex) -> &PathLatency {
+        &self.paths[path.0].latency
+    }
+
+    /// How long the steps of a failover take.
+    #[must_use]
+    pub fn failover_times(&self) -> &FailoverTimes {
+        &self.failover_times
     }
 
     /// Writes that wait for others to be over, or for copies to be dead.
@@ -305,7 +339,7 @@ impl<S: PathSelector> MultipathDevice<S> {
                 None
             }
             DeviceEvent::LinkDown => {
-                self.core.handle_error(now, path, ErrorClass::PathDead);
+                self.core.handle_link_down(now, path);
                 None
             }
             DeviceEvent::GeometryChanged => {
@@ -328,7 +362,8 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
             return Err(Refused { reason, request });
         }
         let (tag, deadline) = (request.tag, request.deadline);
-        let flight = Flight::new(now, request);
+        self.serial += 1;
+        let flight = Flight::new(now, self.serial, request);
         let is_flush = flight.is_flush();
         let fenced_range = flight.fenced_range(self.geometry.block_size.bytes());
         let index = self.flights.insert(flight);
@@ -352,6 +387,7 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
         self.expire_deadlines(now);
         self.expire_copies(now);
         self.release_held(now);
+        self.send_hedges(now);
         self.send_probes(now);
         self.retry_waiting(now);
         self.ready.pop_front()
@@ -378,6 +414,7 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
         let own = [
             self.check_attempts_at,
             self.check_deadlines_at,
+            self.check_hedges_at,
             self.core.next_timeout(),
             self.fence.next_timeout(),
             self.wait_end(),
@@ -389,7 +426,7 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
     fn cancel(&mut self, now: Instant, tag: IoTag) -> Cancelled {
         let Some(&index) = self.by_tag.get(&tag) else { return Cancelled::NotHere };
         let flight = self.flight(index);
-        if flight.is_flush() || flight.effect != Effect::None {
+        if flight.is_flush() || flight.effect != Effect::None || flight.on_paths > 1 {
             return Cancelled::Requested;
         }
         if self.waiting.iter().all(|wait| wait.flight != index) && !self.fence.holds(index) {

@@ -14,6 +14,8 @@
 //! |---|---|
 //! | Active | requests may be sent over it |
 //! | Failed | nothing but probes is sent over it; I/O that was sent before may still come back |
+//! | Standby | as Failed; it answered that its access state lets no I/O through |
+//! | Isolated | as Active where no path is Active, else as Failed; a path that came and went too often |
 //! | Foreign | as Failed; it answered, with other data than the other paths give |
 //! | Disabled | as Failed, without probes |
 //!
@@ -33,6 +35,10 @@ pub enum PathState {
     Disabled,
     /// It failed, and is probed until it answers.
     Failed,
+    /// It answers, but came and went too often: it carries I/O only while no other path can.
+    Isolated,
+    /// It answers that it carries no I/O in its present access state (ALUA standby, unavailable, transition).
+    Standby,
     /// It answers with other data than the other paths: it leads elsewhere.
     Foreign,
 }
@@ -111,6 +117,18 @@ impl PathSet {
     #[must_use]
     pub fn len(self) -> usize {
         self.0.count_ones() as usize
+    }
+
+    /// The paths that are here or in `other`.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The paths that are here and in `other`.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// The paths that are here and not in `other`.

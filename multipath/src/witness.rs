@@ -2,7 +2,9 @@
 //!
 //! * **Two witnesses.** The same request fails on a second path with an error that is not of the
 //!   transport: that is the answer, and the suspicion that it cast on the first path is lifted. Else one
-//!   bad block would fail every path, one after the other. The other way round, a request whose data
+//!   bad block would fail every path, one after the other. An error of class *suspect* (EIO) may be of the
+//!   transport or not: it is the answer once every usable path said it, since one good path must be
+//!   enough. The other way round, a request whose data
 //!   were in doubt on one path and that succeeds on another casts a suspicion on the first.
 //! * **All at once.** Every usable path fails within [`WitnessConfig::window`] with the same error: that
 //!   is one event of the target and no failure of any path. The paths that failed on the way there are
@@ -13,8 +15,8 @@
 //! request casts at most one suspicion on a path; nothing is allocated. A forgotten request (only the
 //! last [`REQUESTS_MAX`] that failed are kept) costs a rule its effect, and nothing else.
 //!
-//! EIO and other errors of class *suspect* count as not of the transport. If a target dies at depth 1
-//! and its paths say EIO, that one request is answered with EIO; at depth 2 it is an event.
+//! If a target dies at depth 1 and all its paths say EIO, that one request is answered with EIO; at depth
+//! 2 it is an event.
 //!
 //! The numbers: 5 ms spans what interrupt coalescing and one failover (1 ms) put between reports of one
 //! event. If each path failed once an hour by itself, two within 5 ms would be met once in 41 years of
@@ -129,7 +131,10 @@ impl Witness {
         let mut others = request.tried;
         others.remove(path);
         request.tried.insert(path);
-        if !others.is_empty() && is_witness(classified.class) {
+        let all_said = usable.without(request.tried).is_empty();
+        let is_witness =
+            is_witness(classified.class) || (classified.class == ErrorClass::PathSuspect && all_said);
+        if !others.is_empty() && is_witness {
             return self.end_with_answer(place);
         }
         if classified.request == RequestAction::Witness {
@@ -276,13 +281,13 @@ impl Request {
 /// Whether an error on a second path shows that the path is not the cause.
 fn is_witness(class: ErrorClass) -> bool {
     match class {
-        ErrorClass::PathSuspect
-        | ErrorClass::Medium
+        ErrorClass::Medium
         | ErrorClass::Integrity
         | ErrorClass::Target
         | ErrorClass::Reservation
         | ErrorClass::Caller => true,
         ErrorClass::Success
+        | ErrorClass::PathSuspect
         | ErrorClass::PathDead
         | ErrorClass::PathGhost
         | ErrorClass::PathTransition
@@ -382,8 +387,10 @@ mod tests {
         bench.wait(50);
         assert_eq!(bench.fail(A, 2, EIO).fails, set(&[A]));
         bench.wait(50);
-        let found = bench.fail(B, 2, EIO);
-        assert_eq!((found.is_answer, found.lifted), (true, set(&[A])));
+        assert_eq!(bench.fail(B, 2, EIO), Findings::default(), "one good path would be enough");
+        bench.wait(50);
+        let found = bench.fail(C, 2, EIO);
+        assert_eq!((found.is_answer, found.lifted), (true, set(&[A, B])));
         assert_eq!(bench.usable, set(&[A, B, C]));
     }
 

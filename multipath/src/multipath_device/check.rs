@@ -5,15 +5,18 @@
 //! from it (`failover`), the comparison (`proof`).
 
 use storage_mapping::block::time::earliest;
-use storage_mapping::{BlockDevice, Buffer, Instant, IoCompletion, IoRequest, Lba, PathIndex};
+use storage_mapping::{BlockDevice, Buffer, ErrorSource, Instant, IoCompletion, IoRequest, Lba, PathIndex};
 
 use super::MultipathDevice;
-use crate::error_class::ErrorClass;
+use crate::error_class::{Classified, IoKind, PathAction, RequestFacts, Sent, classify};
 use crate::failover::AfterProbe;
 use crate::fence::BlockRange;
 use crate::flight::{Attempt, Purpose};
 use crate::proof::{Proof, Step};
 use crate::selector::PathSelector;
+
+/// What is known of a read of our own: its block lies within the device.
+const OWN_READ: RequestFacts = RequestFacts { kind: IoKind::Read, sent: Sent::Yes, address_checked: true };
 
 impl<S: PathSelector> MultipathDevice<S> {
     /// Sends the probes that are due.
@@ -50,13 +53,16 @@ impl<S: PathSelector> MultipathDevice<S> {
             }
             Purpose::Probe { .. } => match done.outcome {
                 Ok(()) => {
-                    if let AfterProbe::Compare(witness) = self.core.handle_probe_success(now, path) {
+                    if let AfterProbe::Compare(witness) =
+                        self.core.handle_probe_success(now, path, attempt.tag)
+                    {
                         self.proofs.push(Proof::new(path, witness, self.geometry.block_count.0));
                         self.compare(now, path, Lba(0));
                     }
                 }
                 Err(error) => {
-                    self.core.handle_error(now, path, ErrorClass::of(&error));
+                    let classified = classify(&error, &OWN_READ);
+                    self.core.handle_error(now, path, (attempt.tag, attempt.since), &classified, error);
                     self.core.handle_failed_probe(now, path);
                 }
             },
@@ -102,7 +108,6 @@ impl<S: PathSelector> MultipathDevice<S> {
     pub(super) fn give_up_own_read(&mut self, now: Instant, attempt: &Attempt) {
         match attempt.purpose {
             Purpose::Proof { of } => {
-                self.core.handle_error(now, attempt.path, ErrorClass::PathSuspect);
                 self.end_comparison(now, of, Step::Undecided);
             }
             Purpose::Probe { .. } => {
@@ -110,7 +115,9 @@ impl<S: PathSelector> MultipathDevice<S> {
                 place.purpose = Purpose::Probe { is_late: true };
                 // It may queue behind data that flow.
                 if self.core.last_success(attempt.path) < attempt.since {
-                    self.core.handle_error(now, attempt.path, ErrorClass::PathDead);
+                    let error = ErrorSource::Deadline.into();
+                    let hung = Classified { path: PathAction::Fail, ..classify(&error, &OWN_READ) };
+                    self.core.handle_error(now, attempt.path, (attempt.tag, attempt.since), &hung, error);
                 }
             }
             Purpose::Flight(_) | Purpose::Orphan { .. } | Purpose::Forgotten => {}

@@ -12,9 +12,9 @@ use storage_mapping::{
 };
 
 use super::{MultipathDevice, Wait, WaitFor};
-use crate::error_class::ErrorClass;
 use crate::failover::NoPathPolicy;
 use crate::flight::{Purpose, Work};
+use crate::hedge::HedgeOutcome;
 use crate::path_state::{PathSet, PathState};
 use crate::selector::PathSelector;
 
@@ -22,8 +22,16 @@ impl<S: PathSelector> MultipathDevice<S> {
     /// Sends a request over the next path that takes it, or lets it wait, or ends it.
     pub(super) fn dispatch(&mut self, now: Instant, index: usize) {
         let flight = self.flight(index);
-        let (wanted, mut excluded, bytes) = (flight.path, flight.tried, flight.work.bytes());
-        let mut is_busy = false;
+        let (wanted, tried, bytes) = (flight.path, flight.tried, flight.work.bytes());
+        // A first failover goes out at once: there are no more of them than there were requests on the path.
+        if (flight.has_waited || flight.attempts > 1)
+            && let Err(at) = self.core.try_retry(now)
+        {
+            return self.wait(index, WaitFor::Time(at), None);
+        }
+        let full = self.core.full().without(tried);
+        let mut excluded = tried.union(full);
+        let mut is_busy = !full.is_empty();
         loop {
             let path = match wanted {
                 Some(path) => Some(path).filter(|path| !excluded.contains(*path)),
@@ -37,15 +45,16 @@ impl<S: PathSelector> MultipathDevice<S> {
                     return self.finish(index, Err(IoError::errno(Errno::EINVAL as i32)));
                 }
                 Err(RefusalReason::Closed) => {
-                    self.core.handle_error(now, path, ErrorClass::PathDead);
+                    self.core.handle_link_down(now, path);
                 }
             }
             excluded.insert(path);
         }
-        let waits_for_a_path = wanted.is_none() && self.core.active().is_empty();
+        let waits_for_a_path = wanted.is_none() && !self.core.has_path();
         if waits_for_a_path {
             // Whatever path comes back may be asked, also one that failed before.
             self.flight(index).tried = PathSet::EMPTY;
+            self.flight(index).has_waited = true;
         }
         if is_busy {
             return self.wait(index, WaitFor::Room, None);
@@ -84,7 +93,7 @@ impl<S: PathSelector> MultipathDevice<S> {
                 let status = &mut self.paths[path.0].status;
                 status.requests += 1;
                 status.in_flight += 1;
-                self.flight(index).attempts += 1;
+                self.note_sent(now, index, path);
                 let due = now + self.attempt_timeout(bytes);
                 self.check_attempts_at = earliest(self.check_attempts_at, Some(due));
                 Ok(())
@@ -93,6 +102,58 @@ impl<S: PathSelector> MultipathDevice<S> {
                 self.attempts.remove(tag);
                 self.put_buffer_back(index, refused.request.operation);
                 Err(refused.reason)
+            }
+        }
+    }
+
+    /// A request is on one path more.
+    fn note_sent(&mut self, now: Instant, index: usize, path: PathIndex) {
+        let flight = self.flight(index);
+        flight.attempts += 1;
+        flight.on_paths += 1;
+        let wants_hedge = flight.hedge && flight.attempts == 1 && flight.path.is_none();
+        let is_read = matches!(flight.work, Work::Read { .. });
+        match flight.failed_at {
+            Some(failed_at) => self.failover_times.resubmit.record(now.since(failed_at)),
+            None if flight.attempts == 1 && !flight.has_waited => self.core.note_send(now),
+            None => {}
+        }
+        if wants_hedge && is_read {
+            let at = self.core.hedge().hedge_at(path, now);
+            self.flight(index).hedge_at = at;
+            self.check_hedges_at = earliest(self.check_hedges_at, at);
+        }
+    }
+
+    /// Sends the reads that take long a second time, over another path.
+    pub(super) fn send_hedges(&mut self, now: Instant) {
+        if self.check_hedges_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let mut due = Vec::new();
+        self.check_hedges_at = None;
+        for attempt in self.attempts.iter() {
+            let Purpose::Flight(index) = attempt.purpose else { continue };
+            let Some(at) = self.flights.get(index).and_then(|flight| flight.hedge_at) else { continue };
+            if at <= now {
+                due.push((index, attempt.path));
+            } else {
+                self.check_hedges_at = earliest(self.check_hedges_at, Some(at));
+            }
+        }
+        for (index, slow) in due {
+            let flight = self.flight(index);
+            flight.hedge_at = None;
+            let mut excluded = flight.tried;
+            let bytes = flight.work.bytes();
+            excluded.insert(slow);
+            let excluded = excluded.union(self.core.full());
+            let Some(other) = self.core.select_path(now, excluded, bytes) else { continue };
+            if self.core.hedge().try_hedge(slow, now) {
+                match self.send(now, index, other) {
+                    Ok(()) => self.flight(index).hedged = Some(slow),
+                    Err(_) => self.core.hedge().handle_hedge(slow, now, HedgeOutcome::Lost),
+                }
             }
         }
     }
@@ -123,7 +184,8 @@ impl<S: PathSelector> MultipathDevice<S> {
         self.flight(index).work = Work::Flush { parts_left: Some(dirty.len()) };
         for path in dirty {
             self.paths[path.0].is_dirty = false;
-            if matches!(self.core.state(path), PathState::Failed | PathState::Foreign) {
+            if !matches!(self.core.state(path), PathState::Active | PathState::Isolated | PathState::Disabled)
+            {
                 let error = self.paths[path.0].status.last_error.unwrap_or(ErrorSource::NoPath.into());
                 self.end_flush_part(index, Err(error));
             } else {

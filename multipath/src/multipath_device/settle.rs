@@ -11,11 +11,17 @@ use storage_mapping::{
 };
 
 use super::{MultipathDevice, WaitFor};
-use crate::error_class::ErrorClass;
+use crate::error_class::{Classified, IoKind, PathAction, RequestAction, RequestFacts, Sent, classify};
 use crate::failover::{FailedAttempt, Verdict};
 use crate::fence::LivingCopy;
 use crate::flight::{Attempt, Purpose, Work};
+use crate::hedge::HedgeOutcome;
 use crate::selector::PathSelector;
+
+/// What is known of a request that was sent: the device checked its address.
+fn facts(kind: IoKind) -> RequestFacts {
+    RequestFacts { kind, sent: Sent::Yes, address_checked: true }
+}
 
 impl<S: PathSelector> MultipathDevice<S> {
     /// Something came back from a path.
@@ -26,34 +32,44 @@ impl<S: PathSelector> MultipathDevice<S> {
             self.paths[path.0].status.in_flight -= 1;
             return self.handle_own_read(now, &attempt, done);
         }
-        self.core.handle_end(now, path, attempt.bytes, now.since(attempt.since));
+        self.core.handle_end(now, path, attempt.bytes, attempt.since);
         self.count(path, attempt.bytes, done.outcome);
         let carried_write = match &done.buffer {
             IoBuffer::Write(_) => done.effect != Effect::None,
             IoBuffer::Read(_) | IoBuffer::None => false,
         };
         self.paths[path.0].is_dirty |= carried_write;
-        match done.outcome {
-            Ok(()) => self.core.handle_success(now, path),
-            Err(error) => drop(self.core.handle_error(now, path, ErrorClass::of(&error))),
-        }
         match attempt.purpose {
             Purpose::Flight(index) => {
+                self.flight(index).on_paths -= 1;
                 if done.copy == CopyFate::MayLand {
                     self.doubt(now, &attempt, index);
                 }
-                self.handle_attempt_end(now, index, path, done);
+                self.handle_attempt_end(now, index, &attempt, done);
             }
-            Purpose::Orphan { is_write } => {
-                self.paths[path.0].status.quarantined_bytes -= attempt.bytes;
-                if is_write && done.copy == CopyFate::Dead && !self.settle(done.tag, SettledProof::Response) {
-                    // It had been assumed dead, and it was not.
-                    if done.effect != Effect::None {
-                        self.fence.count_late_landing();
-                    }
-                }
-            }
+            Purpose::Orphan { kind } => self.handle_orphan(now, kind, &attempt, &done),
             Purpose::Probe { .. } | Purpose::Proof { .. } | Purpose::Forgotten => {}
+        }
+    }
+
+    /// What was given up on came back after all.
+    fn handle_orphan(&mut self, now: Instant, kind: IoKind, attempt: &Attempt, done: &IoCompletion) {
+        let path = attempt.path;
+        self.paths[path.0].status.quarantined_bytes -= attempt.bytes;
+        match done.outcome {
+            Ok(()) => self.core.handle_success(now, path, attempt.tag),
+            Err(error) => {
+                let classified = classify(&error, &facts(kind)).with_report(done.effect, done.copy);
+                self.core.handle_error(now, path, (attempt.tag, attempt.since), &classified, error);
+            }
+        }
+        if kind == IoKind::Read {
+            self.core.hedge().handle_read(path, now.since(attempt.since));
+        }
+        let is_over = kind == IoKind::Write && done.copy == CopyFate::Dead;
+        if is_over && !self.settle(done.tag, SettledProof::Response) && done.effect != Effect::None {
+            // It had been assumed dead, and it was not.
+            self.fence.count_late_landing();
         }
     }
 
@@ -101,21 +117,72 @@ impl<S: PathSelector> MultipathDevice<S> {
     }
 
     /// The attempt of a request that still waits for it.
-    fn handle_attempt_end(&mut self, now: Instant, index: usize, path: PathIndex, done: IoCompletion) {
+    fn handle_attempt_end(&mut self, now: Instant, index: usize, attempt: &Attempt, done: IoCompletion) {
         let flight = self.flight(index);
+        let (kind, serial) = (flight.kind(), flight.serial);
         if let (IoBuffer::Read(buffer), Work::Read { buffer: place, .. }) = (done.buffer, &mut flight.work) {
             *place = Some(buffer);
         }
-        if matches!(flight.work, Work::Flush { parts_left: Some(_) }) {
-            return self.end_flush_part(index, done.outcome);
-        }
+        let is_part = matches!(flight.work, Work::Flush { parts_left: Some(_) });
         match done.outcome {
-            Ok(()) if flight.fence == FencePolicy::Wait && self.fence.is_in_doubt(index) => {
-                let flight = self.flight(index);
-                (flight.is_done, flight.effect) = (true, Effect::Full);
+            Ok(()) => {
+                self.core.handle_success(now, attempt.path, serial);
+                self.note_success(now, index, attempt);
+                if is_part {
+                    self.end_flush_part(index, Ok(()));
+                } else {
+                    self.handle_done(index);
+                }
             }
-            Ok(()) => self.finish(index, Ok(())),
-            Err(error) => self.handle_failed_attempt(now, index, path, error, (done.effect, done.copy)),
+            Err(error) => {
+                let classified = classify(&error, &facts(kind)).with_report(done.effect, done.copy);
+                let request = (serial, attempt.since);
+                let is_answer = self.core.handle_error(now, attempt.path, request, &classified, error);
+                if is_part {
+                    return self.end_flush_part(index, Err(error));
+                }
+                self.handle_failed_attempt(now, index, attempt, error, &classified, is_answer);
+            }
+        }
+    }
+
+    /// Measures a request that was done.
+    fn note_success(&mut self, now: Instant, index: usize, attempt: &Attempt) {
+        let took = now.since(attempt.since);
+        let flight = self.flight(index);
+        let (kind, failed, hedged) = (flight.kind(), flight.failed_at.is_some(), flight.hedged.take());
+        self.paths[attempt.path.0].latency.of_kind(kind).record(took);
+        if failed {
+            self.failover_times.complete.record(took);
+        }
+        if kind == IoKind::Read {
+            self.core.hedge().handle_read(attempt.path, took);
+        }
+        if let Some(slow) = hedged {
+            let outcome = if attempt.path == slow { HedgeOutcome::Lost } else { HedgeOutcome::Won };
+            self.core.hedge().handle_hedge(slow, now, outcome);
+            self.leave_to_paths(index);
+        }
+    }
+
+    /// Attempts of a request that is done go on without it.
+    fn leave_to_paths(&mut self, index: usize) {
+        let kind = self.flight(index).kind();
+        let Self { attempts, paths, .. } = self;
+        for attempt in attempts.iter_entries().filter(|attempt| attempt.purpose == Purpose::Flight(index)) {
+            attempt.purpose = Purpose::Orphan { kind };
+            paths[attempt.path.0].status.quarantined_bytes += attempt.bytes;
+        }
+    }
+
+    /// The request is done over one path.
+    fn handle_done(&mut self, index: usize) {
+        let is_in_doubt = self.fence.is_in_doubt(index);
+        let flight = self.flight(index);
+        if flight.fence == FencePolicy::Wait && is_in_doubt {
+            (flight.is_done, flight.effect) = (true, Effect::Full);
+        } else {
+            self.finish(index, Ok(()));
         }
     }
 
@@ -124,31 +191,39 @@ impl<S: PathSelector> MultipathDevice<S> {
         &mut self,
         now: Instant,
         index: usize,
-        path: PathIndex,
+        attempt: &Attempt,
         error: IoError,
-        (effect, copy): (Effect, CopyFate),
+        classified: &Classified,
+        is_answer: bool,
     ) {
-        let class = ErrorClass::of(&error);
+        self.failover_times.detect.record(now.since(attempt.since));
         let flight = self.flight(index);
-        flight.note_failure(error, effect, copy);
+        flight.note_failure(error, classified.effect, classified.copy);
+        flight.failed_at = Some(now);
+        if flight.on_paths > 0 {
+            // It is on another path still.
+            flight.tried.insert(attempt.path);
+            return;
+        }
+        if let Some(slow) = flight.hedged.take() {
+            self.core.hedge().handle_hedge(slow, now, HedgeOutcome::Lost);
+        }
+        let flight = self.flight(index);
         let failed = FailedAttempt {
-            class,
-            effect,
-            copy,
+            classified: *classified,
             is_write: flight.is_write(),
             fence: flight.fence,
             attempts: flight.attempts,
         };
-        match self.core.judge(&failed) {
+        let verdict = if is_answer { Verdict::Answer } else { self.core.judge(&failed) };
+        match verdict {
             Verdict::Answer => self.finish(index, Err(error)),
+            Verdict::Again => self.dispatch(now, index),
             Verdict::Elsewhere => {
-                self.flight(index).tried.insert(path);
+                self.flight(index).tried.insert(attempt.path);
                 self.dispatch(now, index);
             }
-            Verdict::Later => {
-                let at = now + self.core.config().busy_delay;
-                self.wait(index, WaitFor::Time(at), None);
-            }
+            Verdict::Later(delay) => self.wait(index, WaitFor::Time(now + delay), None),
         }
     }
 
@@ -178,14 +253,23 @@ impl<S: PathSelector> MultipathDevice<S> {
         self.check_attempts_at = next;
         silent.iter().for_each(|attempt| self.give_up_own_read(now, attempt));
         for (attempt, index) in hung {
-            let path = attempt.path;
-            let known = self.give_up_attempt(now, &attempt, index);
-            self.core.handle_error(now, path, ErrorClass::PathDead);
+            let (effect, copy) = self.give_up_attempt(now, &attempt, index);
             let error = IoError::from(ErrorSource::Deadline);
+            let flight = self.flight(index);
+            let (serial, facts) = (flight.serial, facts(flight.kind()));
+            // Of a path that does not answer at all more is known than of a request whose time is over.
+            let hung = Classified {
+                path: PathAction::Fail,
+                request: RequestAction::Elsewhere,
+                effect,
+                copy,
+                ..classify(&error, &facts)
+            };
+            self.core.handle_error(now, attempt.path, (serial, attempt.since), &hung, error);
             if matches!(self.flight(index).work, Work::Flush { parts_left: Some(_) }) {
                 self.end_flush_part(index, Err(error));
             } else {
-                self.handle_failed_attempt(now, index, path, error, known);
+                self.handle_failed_attempt(now, index, &attempt, error, &hung, false);
             }
         }
     }
@@ -199,9 +283,10 @@ impl<S: PathSelector> MultipathDevice<S> {
             return (Effect::None, CopyFate::Dead);
         }
         self.paths[attempt.path.0].status.quarantined_bytes += attempt.bytes;
-        let is_write = self.flight(index).is_write();
-        self.attempts.entry(attempt.tag).expect("it was not withdrawn").purpose =
-            Purpose::Orphan { is_write };
+        let flight = self.flight(index);
+        flight.on_paths -= 1;
+        let (kind, is_write) = (flight.kind(), flight.is_write());
+        self.attempts.entry(attempt.tag).expect("it was not withdrawn").purpose = Purpose::Orphan { kind };
         if is_write {
             self.doubt(now, attempt, index);
         }
@@ -215,7 +300,8 @@ impl<S: PathSelector> MultipathDevice<S> {
             return false;
         };
         self.attempts.remove(attempt.tag);
-        self.core.handle_end(now, path, attempt.bytes, now.since(attempt.since));
+        self.flight(index).on_paths -= 1;
+        self.core.handle_end(now, path, attempt.bytes, attempt.since);
         self.paths[path.0].status.in_flight -= 1;
         self.put_buffer_back(index, request.operation);
         true
@@ -241,8 +327,11 @@ impl<S: PathSelector> MultipathDevice<S> {
             let error = IoError::from(ErrorSource::Deadline);
             for attempt in attempts {
                 let (effect, copy) = self.give_up_attempt(now, &attempt, index);
-                self.flight(index).note_failure(error, effect, copy);
-                self.core.handle_error(now, attempt.path, ErrorClass::PathSuspect);
+                let flight = self.flight(index);
+                flight.note_failure(error, effect, copy);
+                let (serial, facts) = (flight.serial, facts(flight.kind()));
+                let late = Classified { effect, copy, ..classify(&error, &facts) };
+                self.core.handle_error(now, attempt.path, (serial, attempt.since), &late, error);
             }
             self.finish(index, Err(error));
         }
