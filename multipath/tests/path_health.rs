@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use multipath::hedge::HedgeConfig;
 use multipath::{FailoverConfig, MultipathDevice, NoPathPolicy, PathConfig, PathState, RoundRobin};
-use storage_mapping::device::{Faults, FaultyDevice, MemoryDisk};
+use storage_mapping::device::{FaultControl, Faults, FaultyDevice, MemoryDisk};
 use storage_mapping::{
     BlockDevice, BufferPool, Cancelled, DeviceEvent, ErrorSource, Geometry, Instant, IoCompletion, IoRequest,
     IoTag, PathIndex, RefusalReason, Refused,
@@ -63,8 +64,11 @@ struct Swapped {
 impl Swapped {
     fn new(one: &MemoryDisk, other: &MemoryDisk) -> (Self, Arc<AtomicUsize>) {
         let leads_to = Arc::new(AtomicUsize::new(0));
-        let disks: [Box<dyn BlockDevice>; 2] = [Box::new(one.device()), Box::new(other.device())];
-        (Self { disks, leads_to: Arc::clone(&leads_to) }, leads_to)
+        (Self::leading(one, other, &leads_to), leads_to)
+    }
+
+    fn leading(one: &MemoryDisk, other: &MemoryDisk, leads_to: &Arc<AtomicUsize>) -> Self {
+        Self { disks: [Box::new(one.device()), Box::new(other.device())], leads_to: Arc::clone(leads_to) }
     }
 }
 
@@ -155,4 +159,87 @@ fn the_better_group_carries_the_io_until_it_is_gone() {
     assert_eq!(states, [PathState::Failed, PathState::Failed, PathState::Active]);
     assert!(requests(&device)[2] >= 8);
     assert!(!device.switch_group(50) && device.switch_group(10));
+}
+
+/// A device over paths of 0.2 ms, with hedging on, that knows its paths.
+fn hedging_device(disk: &MemoryDisk) -> (MultipathDevice, Vec<FaultControl>, Instant) {
+    let mut controls = Vec::new();
+    let mut paths: Vec<(PathConfig, Box<dyn BlockDevice>)> = Vec::new();
+    for seed in 0..4 {
+        let path = FaultyDevice::new(disk.device(), slow(200), seed);
+        controls.push(path.control());
+        paths.push((PathConfig::default(), Box::new(path)));
+    }
+    let hedge = HedgeConfig { enabled: true, ..HedgeConfig::default() };
+    let config = FailoverConfig { hedge, ..FailoverConfig::default() };
+    let mut device = MultipathDevice::with_selector(paths, RoundRobin::default(), config).unwrap();
+    let mut now = Instant::ZERO;
+    for tag in 0..1000 {
+        let done = run(&mut device, &mut now, IoRequest { hedge: true, ..read(tag, 0) });
+        assert!(done.outcome.is_ok());
+    }
+    (device, controls, now)
+}
+
+fn slow(micros: u64) -> Faults {
+    Faults { latency: Duration::from_micros(micros), ..Faults::default() }
+}
+
+#[test]
+fn a_read_that_takes_long_is_sent_a_second_time_and_the_first_answer_counts() {
+    let disk = disk();
+    let (mut device, controls, mut now) = hedging_device(&disk);
+    run(&mut device, &mut now, write(1, 0, 7));
+    controls.iter().take(1).for_each(|control| control.set(slow(100_000)));
+    let sent: u64 = device.status().iter().map(|status| status.requests).sum();
+    let begun = now;
+    for tag in 0..4 {
+        let done = run(&mut device, &mut now, IoRequest { hedge: true, ..read(tag, 0) });
+        assert_eq!(done.buffer.into_read().unwrap()[0], 7);
+    }
+    // One of the four went over the slow path: 0.3 ms until its second copy, 0.2 ms for that.
+    assert_eq!(now.since(begun), Duration::from_micros(3 * 200 + 500));
+    assert_eq!(device.status().iter().map(|status| status.requests).sum::<u64>(), sent + 5);
+    assert_eq!(device.status()[0].quarantined_bytes, 512, "the slow path has its buffer still");
+    now = begun + Duration::from_millis(101);
+    settle(&mut device, now);
+    assert_eq!((device.status()[0].quarantined_bytes, device.status()[0].in_flight), (0, 0));
+}
+
+#[test]
+fn a_hedged_read_may_lose_either_of_its_paths() {
+    let disk = disk();
+    for (first, second) in [(always(1.0), slow(200)), (slow(200), always(1.0))] {
+        let (mut device, controls, mut now) = hedging_device(&disk);
+        let late = |faults: Faults| Faults { latency: Duration::from_millis(2), ..faults };
+        controls[0].set(late(first));
+        controls[1..].iter().for_each(|control| control.set(late(second.clone())));
+        for tag in 0..8 {
+            let done = run(&mut device, &mut now, IoRequest { hedge: true, ..read(tag, 0) });
+            assert!(done.outcome.is_ok(), "{:?}", done.outcome);
+        }
+        settle(&mut device, now + Duration::from_secs(10));
+        assert!(device.status().iter().all(|status| status.quarantined_bytes == 0));
+    }
+}
+
+#[test]
+fn a_target_that_is_away_for_a_moment_costs_no_path_and_no_request() {
+    let disk = disk();
+    let leads_to = Arc::new(AtomicUsize::new(0));
+    let path = || Box::new(Swapped::leading(&disk, &disk, &leads_to)) as Box<dyn BlockDevice>;
+    let mut device = MultipathDevice::new(vec![path(), path()], FailoverConfig::default()).unwrap();
+    let mut now = Instant::ZERO;
+    assert!(run(&mut device, &mut now, read(1, 0)).outcome.is_ok());
+    leads_to.store(1, Ordering::Relaxed);
+    device.submit(now, read(2, 0)).unwrap();
+    now = now + Duration::from_secs(10);
+    assert!(device.poll(now).is_none(), "it waits");
+    leads_to.store(0, Ordering::Relaxed);
+    now = now + Duration::from_secs(2);
+    let mut done = None;
+    for _ in 0..100 {
+        done = done.or(device.poll(now));
+    }
+    assert!(done.expect("a path answers").outcome.is_ok());
 }
