@@ -15,7 +15,7 @@
 //!
 //! Not here: what the work is, and how many threads do it.
 
-mod bell;
+pub(crate) mod bell;
 
 use std::fmt;
 use std::io;

@@ -34,7 +34,7 @@ use std::time::Duration;
 pub use self::open::{OpenError, Opened, open};
 pub use self::parse::ParseAddressError;
 pub use self::quantity::{QuantityError, parse_byte_size, parse_duration};
-use self::quantity::{exact_byte_size, exact_duration};
+pub(crate) use self::quantity::{exact_byte_size, exact_duration};
 use crate::block::address::{BlockSize, ByteSize};
 use crate::device::{Faults, Hang};
 

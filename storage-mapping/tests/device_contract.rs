@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use storage_mapping::device::{Faults, FaultyDevice, MemoryDisk, OpenFile, ThreadedDevice, UringDevice};
+use storage_mapping::device::{
+    Faults, FaultyDevice, MemoryDisk, OpenFile, StorageSystem, ThreadedDevice, UringDevice,
+};
 use storage_mapping::{
     BlockCount, BlockDevice, BlockSize, Buffer, Cancelled, Effect, Instant, IoRequest, IoTag, Lba,
     RefusalReason,
@@ -195,6 +197,34 @@ fn a_delaying_layer_keeps_the_contract() {
 fn a_layer_without_faults_changes_nothing() {
     let file = temporary_file(4 << 20);
     contract(&|| Box::new(FaultyDevice::new(threaded(file.path(), None), Faults::default(), 7)));
+}
+
+#[test]
+fn a_path_of_a_storage_system_keeps_the_contract() {
+    let parts = [
+        // One disk without latency; two striped disks with every limit; an extent after another.
+        "disk d0 2MiB\nport p0\nvolume v0 concatenated d0@0+2MiB",
+        "disk d0 2MiB latency=100us parallel=4\ndisk d1 2MiB rate=1GiB\nport p0 latency=50us jitter=20us rate=1GiB\n\
+         volume v0 striped unit=16KiB d0@0+1MiB d1@1MiB+1MiB",
+        "block 512\ndisk d0 1MiB\nport p0 grey=0.1:1ms\nvolume v0 concatenated d0@512KiB+256KiB d0@0+256KiB",
+    ];
+    for text in parts {
+        let system = StorageSystem::new(&text.parse().unwrap()).unwrap();
+        contract(&|| Box::new(system.path("host1", "p0", "v0").unwrap()));
+    }
+}
+
+#[test]
+fn a_path_over_real_disks_keeps_the_contract() {
+    let files = [temporary_file(2 << 20), temporary_file(2 << 20)];
+    let text = "disk d0 file:0 latency=10us\ndisk d1 file:1\nport p0\n\
+                volume v0 striped unit=16KiB d0@0+1MiB d1@1MiB+1MiB";
+    let mut open = |address: &str| {
+        let index = if address == "file:0" { 0 } else { 1 };
+        Ok(threaded(files[index].path(), None))
+    };
+    let system = StorageSystem::with_devices(&text.parse().unwrap(), &mut open).unwrap();
+    contract(&|| Box::new(system.path("host1", "p0", "v0").unwrap()));
 }
 
 /// A loop device over a temporary file, gone when dropped.

@@ -13,10 +13,9 @@
 //!                                                                                 once more, later
 //! ```
 //!
-//! Not here: what is set for which path (`path_address`), faults of a whole storage system (the
-//! simulator).
+//! Not here: what is set for which path (`path_address`), faults of a whole storage system
+//! (`storage_system`).
 
-mod chance;
 mod faults;
 mod history;
 
@@ -26,9 +25,9 @@ use std::time::Duration;
 
 use nix::libc;
 
-use self::chance::Chance;
 pub use self::faults::{FaultControl, FaultCounters, Faults, Hang};
 use self::history::History;
+use super::chance::Chance;
 use super::in_flight::InFlight;
 use crate::block::address::Lba;
 use crate::block::buffer::{Buffer, BufferPool, SharedBuffer};

@@ -2,18 +2,22 @@
 //!
 //! * [`memory`]: a disk in memory that many devices can be opened on;
 //! * [`mod@file`]: opening a regular file or block node, for the two engines [`uring`] and [`threaded`];
-//! * [`faulty`]: a layer over any of them that makes it misbehave.
+//! * [`faulty`]: a layer over any of them that makes it misbehave;
+//! * [`storage_system`]: a simulated storage system with ports, logical volumes and physical disks.
 
+mod chance;
 pub mod faulty;
 pub mod file;
 mod in_flight;
 pub mod memory;
 mod outcome;
+pub mod storage_system;
 pub mod threaded;
 pub mod uring;
 
 pub use faulty::{FaultControl, FaultCounters, Faults, FaultyDevice, Hang};
 pub use file::{OpenFile, OpenFileError};
 pub use memory::{MemoryDevice, MemoryDisk};
+pub use storage_system::{SimulatedPath, StorageSystem};
 pub use threaded::ThreadedDevice;
 pub use uring::UringDevice;

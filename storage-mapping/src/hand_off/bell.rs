@@ -4,9 +4,9 @@
 //! condition that keeps the same promise: ringing is seen by a wait that begins before or after it.
 
 #[cfg(not(loom))]
-pub(super) use eventfd::Bell;
+pub(crate) use eventfd::Bell;
 #[cfg(loom)]
-pub(super) use flag::Bell;
+pub(crate) use flag::Bell;
 
 #[cfg(not(loom))]
 mod eventfd {
@@ -16,24 +16,24 @@ mod eventfd {
     use nix::sys::eventfd::{EfdFlags, EventFd};
 
     #[derive(Debug)]
-    pub(in super::super) struct Bell(EventFd);
+    pub(crate) struct Bell(EventFd);
 
     impl Bell {
-        pub(in super::super) fn new() -> io::Result<Self> {
+        pub(crate) fn new() -> io::Result<Self> {
             Ok(Self(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?))
         }
 
-        pub(in super::super) fn ring(&self) {
+        pub(crate) fn ring(&self) {
             // Fails only when the counter is full, and then the descriptor is readable anyway.
             let _ = self.0.write(1);
         }
 
         /// Whether it was rung since the last time.
-        pub(in super::super) fn clear(&self) -> bool {
+        pub(crate) fn clear(&self) -> bool {
             self.0.read().is_ok()
         }
 
-        pub(in super::super) fn descriptor(&self) -> RawFd {
+        pub(crate) fn descriptor(&self) -> RawFd {
             self.0.as_raw_fd()
         }
     }
@@ -47,30 +47,30 @@ mod flag {
 
     use loom::sync::{Condvar, Mutex};
 
-    pub(in super::super) struct Bell {
+    pub(crate) struct Bell {
         rung: Mutex<bool>,
         changed: Condvar,
     }
 
     impl Bell {
-        pub(in super::super) fn new() -> io::Result<Self> {
+        pub(crate) fn new() -> io::Result<Self> {
             Ok(Self { rung: Mutex::new(false), changed: Condvar::new() })
         }
 
-        pub(in super::super) fn ring(&self) {
+        pub(crate) fn ring(&self) {
             *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
             self.changed.notify_all();
         }
 
-        pub(in super::super) fn clear(&self) -> bool {
+        pub(crate) fn clear(&self) -> bool {
             std::mem::take(&mut *self.rung.lock().unwrap_or_else(PoisonError::into_inner))
         }
 
-        pub(in super::super) fn descriptor(&self) -> RawFd {
+        pub(crate) fn descriptor(&self) -> RawFd {
             -1
         }
 
-        pub(in super::super) fn wait(&self) {
+        pub(crate) fn wait(&self) {
             let mut rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
             while !*rung {
                 rung = self.changed.wait(rung).unwrap_or_else(PoisonError::into_inner);

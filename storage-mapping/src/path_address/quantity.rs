@@ -103,12 +103,12 @@ fn parse(text: &str, units: &[(&str, u64)], known: &'static str) -> Result<u64, 
 }
 
 /// The shortest way to write a size exactly.
-pub(super) fn exact_byte_size(bytes: u64) -> String {
+pub(crate) fn exact_byte_size(bytes: u64) -> String {
     write_exact(bytes, &[("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)], "")
 }
 
 /// The shortest way to write a time exactly.
-pub(super) fn exact_duration(time: Duration) -> String {
+pub(crate) fn exact_duration(time: Duration) -> String {
     let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     write_exact(nanoseconds, &[("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)], "ns")
 }
