@@ -7,11 +7,13 @@
 //! * chance comes from the seed alone, so the same calls give the same events ([`EventLog`]);
 //! * a command lives on when the path it came over is lost: then it is a *ghost*, that nobody waits for.
 //!
-//! Not here: what becomes of one command (`command`), what a change does (`change`), the handles that
+//! Not here: what becomes of one command (`command`, `service`, `loss`), what a change does (`change`), the handles that
 //! others hold (`path` and the parent module).
 
 mod change;
 mod command;
+mod loss;
+mod service;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};

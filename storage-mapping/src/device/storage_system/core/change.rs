@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::command::Cut;
+use super::loss::Cut;
 use super::{Core, Due, LinkPlace};
 use crate::block::DeviceEvent;
 use crate::block::request::IoTag;
