@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use storage_mapping::device::recording::Follow;
 use storage_mapping::device::{
-    Faults, FaultyDevice, MemoryDisk, OpenFile, StorageSystem, ThreadedDevice, UringDevice,
+    Faults, FaultyDevice, MemoryDisk, OpenFile, Recorder, Recording, ReplayDevice, StorageSystem,
+    ThreadedDevice, UringDevice,
 };
 use storage_mapping::{
     BlockCount, BlockDevice, BlockSize, Buffer, Cancelled, Effect, Instant, IoRequest, IoTag, Lba,
@@ -225,6 +227,17 @@ fn a_path_over_real_disks_keeps_the_contract() {
     };
     let system = StorageSystem::with_devices(&text.parse().unwrap(), &mut open).unwrap();
     contract(&|| Box::new(system.path("host1", "p0", "v0").unwrap()));
+}
+
+#[test]
+fn a_recorder_and_a_replay_keep_the_contract() {
+    let disk = MemoryDisk::new(BlockSize::B4096, BlockCount(512));
+    let text = "diskwire-recording 1\n0 read 4096 2ms done\n1ms read 4096 1ms done\n2ms write 4096 5ms done";
+    let recording: Recording = text.parse().unwrap();
+    contract(&|| Box::new(Recorder::new(disk.device(), 1000)));
+    for follow in [Follow::Time, Follow::Number] {
+        contract(&|| Box::new(ReplayDevice::new(disk.device(), &recording, follow)));
+    }
 }
 
 /// A loop device over a temporary file, gone when dropped.

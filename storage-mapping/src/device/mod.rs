@@ -3,7 +3,8 @@
 //! * [`memory`]: a disk in memory that many devices can be opened on;
 //! * [`mod@file`]: opening a regular file or block node, for the two engines [`uring`] and [`threaded`];
 //! * [`faulty`]: a layer over any of them that makes it misbehave;
-//! * [`storage_system`]: a simulated storage system with ports, logical volumes and physical disks.
+//! * [`storage_system`]: a simulated storage system with ports, logical volumes and physical disks;
+//! * [`recording`]: the behaviour of a path, recorded and played again.
 
 mod chance;
 pub mod faulty;
@@ -11,6 +12,7 @@ pub mod file;
 mod in_flight;
 pub mod memory;
 mod outcome;
+pub mod recording;
 pub mod storage_system;
 pub mod threaded;
 pub mod uring;
@@ -18,6 +20,7 @@ pub mod uring;
 pub use faulty::{FaultControl, FaultCounters, Faults, FaultyDevice, Hang};
 pub use file::{OpenFile, OpenFileError};
 pub use memory::{MemoryDevice, MemoryDisk};
+pub use recording::{Recorder, Recording, ReplayDevice};
 pub use storage_system::{SimulatedPath, StorageSystem};
 pub use threaded::ThreadedDevice;
 pub use uring::UringDevice;
