@@ -104,6 +104,11 @@ pub fn address(file: &Path, base: &Path, text: &str, line: usize) -> Result<Path
     if let Target::File(path) | Target::Block(path) = &mut address.target {
         *path = base.join(&*path);
     }
+    if let Target::Simulated(simulated) = &mut address.target
+        && let Some(path) = &mut simulated.description
+    {
+        *path = base.join(&*path);
+    }
     Ok(address)
 }
 

@@ -137,6 +137,10 @@ fn master_name(config: &VolumeConfig) -> Result<String, StackError> {
             if shown.len() <= 255 { shown } else { String::new() }
         }
         Target::Memory { name, .. } => name.clone(),
+        Target::Simulated(simulated) => {
+            let shown = simulated.to_string();
+            if shown.len() <= 255 { shown } else { String::new() }
+        }
     })
 }
 

@@ -4,6 +4,7 @@
 //! file:/var/lib/disk.img?block=512&engine=threads
 //! block:/dev/disk/by-id/wwn-0x5000c500a1b2c3d4
 //! mem:lab?size=64MiB&latency=2ms&jitter=1ms&rate=100MiB&error=0.01&hang=after:1000&seed=7
+//! sim:lab/p0/v0?system=/etc/lab.txt&initiator=host1
 //! ```
 //!
 //! `%XX` stands for a byte that would otherwise end the path (`?`, `#`, `&`, `%`). Options:
@@ -13,6 +14,8 @@
 //! | `block` | bytes | block size of a file or of memory (default 4096) |
 //! | `engine` | `uring`, `threads` | how I/O is done (default: io_uring, threads where there is none) |
 //! | `size` | bytes | size of memory; needed by the first that opens the name |
+//! | `system` | path | what describes the simulated storage system; or `size` and `ports` make one |
+//! | `initiator` | name | who asks over a simulated path (default `host`) |
 //! | `latency`, `jitter` | time | added to each request |
 //! | `rate` | bytes | the most bytes per second |
 //! | `error`, `torn`, `lost`, `stale` | 0 to 1 | probability of the fault |
@@ -26,6 +29,7 @@
 mod open;
 mod parse;
 mod quantity;
+mod simulated;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -35,6 +39,7 @@ pub use self::open::{OpenError, Opened, open};
 pub use self::parse::ParseAddressError;
 pub use self::quantity::{QuantityError, parse_byte_size, parse_duration};
 pub(crate) use self::quantity::{exact_byte_size, exact_duration};
+pub use self::simulated::{OpenSimulatedError, SimulatedAddress, simulated_system};
 use crate::block::address::{BlockSize, ByteSize};
 use crate::device::{Faults, Hang};
 
@@ -67,6 +72,8 @@ pub enum Target {
         /// The size; the first to open the name must say it.
         size: Option<ByteSize>,
     },
+    /// A path of a simulated storage system of this process.
+    Simulated(SimulatedAddress),
 }
 
 /// How I/O on a file or block node is done.
@@ -91,6 +98,9 @@ impl PathAddress {
         let mut put = |name: &str, value: String| options.push(format!("{name}={value}"));
         if let Target::Memory { size: Some(size), .. } = &self.target {
             put("size", exact_byte_size(size.0));
+        }
+        if let Target::Simulated(simulated) = &self.target {
+            simulated.options().into_iter().for_each(|(name, value)| put(name, value));
         }
         if let Some(block_size) = self.block_size {
             put("block", block_size.bytes().to_string());
@@ -139,6 +149,7 @@ impl fmt::Display for PathAddress {
             Target::Block(path) => write!(f, "block:{}", parse::escape_path(path))?,
             Target::File(path) => write!(f, "file:{}", parse::escape_path(path))?,
             Target::Memory { name, .. } => write!(f, "mem:{}", parse::escape(name.as_bytes()))?,
+            Target::Simulated(simulated) => write!(f, "sim:{simulated}")?,
         }
         let options = self.options();
         if options.is_empty() { Ok(()) } else { write!(f, "?{}", options.join("&")) }

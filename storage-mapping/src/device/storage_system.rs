@@ -116,6 +116,12 @@ pub enum SystemError {
     Descriptor(#[from] std::io::Error),
 }
 
+/// Whether a part or an initiator can have this name.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    schedule::check_name(name).is_ok()
+}
+
 /// Where a run of blocks of a logical volume lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {

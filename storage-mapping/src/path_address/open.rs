@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use thiserror::Error;
 
-use super::{Engine, PathAddress, Target};
+use super::{Engine, OpenSimulatedError, PathAddress, Target};
 use crate::block::BlockDevice;
 use crate::block::address::{BlockCount, BlockSize, ByteSize};
 use crate::device::{
@@ -34,6 +34,9 @@ pub enum OpenError {
     /// The file or node itself.
     #[error(transparent)]
     File(#[from] OpenFileError),
+    /// The simulated system.
+    #[error(transparent)]
+    Simulated(#[from] OpenSimulatedError),
     /// `block:` on something that is no block node.
     #[error("block:{} is not a block device: for a disk image write file:{}", path.display(), path.display())]
     NotABlockNode {
@@ -114,6 +117,7 @@ pub fn open(address: &PathAddress) -> Result<Opened, OpenError> {
             open_node(path, address, &mut notices)?
         }
         Target::Memory { name, size } => Box::new(open_memory(name, *size, address.block_size)?.device()),
+        Target::Simulated(simulated) => super::simulated::open(address, simulated, &mut notices)?,
     };
     if address.faults == Faults::default() {
         return Ok(Opened { device, notices, faults: None });

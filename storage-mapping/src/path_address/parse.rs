@@ -12,7 +12,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::quantity::{QuantityError, parse_byte_size, parse_duration};
-use super::{Engine, PathAddress, Target};
+use super::{Engine, PathAddress, SimulatedAddress, Target};
 use crate::block::address::{BlockSize, ByteSize};
 use crate::device::Hang;
 
@@ -20,7 +20,7 @@ use crate::device::Hang;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ParseAddressError {
     /// No kind, or one that is none.
-    #[error("`{address}` does not start with file:, block: or mem:; a disk image is file:PATH")]
+    #[error("`{address}` does not start with file:, block:, mem: or sim:; a disk image is file:PATH")]
     Kind {
         /// What was written.
         address: String,
@@ -30,6 +30,20 @@ pub enum ParseAddressError {
     NoName {
         /// What was written.
         address: String,
+    },
+    /// `sim:` with other names than it has.
+    #[error("`{rest}` is no simulated path: write sim:NAME/PORT/VOLUME, in letters, digits, and . _ - :")]
+    Simulated {
+        /// What was written behind the kind.
+        rest: String,
+    },
+    /// Two options that do not go together.
+    #[error("option `{option}` contradicts `{other}`: leave one out")]
+    Contradiction {
+        /// The one.
+        option: &'static str,
+        /// The other.
+        other: &'static str,
     },
     /// `%` without two hexadecimal digits.
     #[error("`{text}` has a % without two hexadecimal digits: write %25 for a percent sign")]
@@ -101,6 +115,7 @@ impl FromStr for PathAddress {
                     .map_err(|_| ParseAddressError::Escape { text: name.to_owned() })?;
                 Target::Memory { name, size: None }
             }
+            "sim" => Target::Simulated(SimulatedAddress::parse(name)?),
             _ => return Err(ParseAddressError::Kind { address: address.to_owned() }),
         };
         let mut parsed = Self::new(target);
@@ -115,6 +130,9 @@ impl FromStr for PathAddress {
             seen.push(name);
             parsed.apply(name, value)?;
         }
+        if let Target::Simulated(simulated) = &parsed.target {
+            simulated.check(parsed.block_size)?;
+        }
         Ok(parsed)
     }
 }
@@ -125,9 +143,14 @@ impl PathAddress {
             return self.apply_fault(option, value);
         }
         let wrong = |expected| wrong_value(option, value, expected);
+        if let Target::Simulated(simulated) = &mut self.target
+            && simulated.apply(option, value)?
+        {
+            return Ok(());
+        }
         match (option, &mut self.target) {
             ("size", Target::Memory { size, .. }) => *size = Some(ByteSize(byte_size(option, value)?)),
-            ("block", Target::File(_) | Target::Memory { .. }) => {
+            ("block", Target::File(_) | Target::Memory { .. } | Target::Simulated(_)) => {
                 let bytes = u32::try_from(byte_size(option, value)?).ok();
                 let block_size = bytes.and_then(BlockSize::new);
                 self.block_size = Some(block_size.ok_or_else(|| wrong("a power of two from 512 to 65536"))?);
@@ -152,6 +175,10 @@ impl PathAddress {
                     Target::Memory { .. } => (
                         "mem:",
                         "size, block, and the faults latency, jitter, rate, error, hang, torn, lost, stale, late, seed",
+                    ),
+                    Target::Simulated(_) => (
+                        "sim:",
+                        "system, initiator, size, ports, block, and the faults latency, jitter, rate, error, hang, torn, lost, stale, late, seed",
                     ),
                 };
                 return Err(ParseAddressError::Unknown { option: option.to_owned(), kind, known });
@@ -195,11 +222,11 @@ impl PathAddress {
     }
 }
 
-fn wrong_value(option: &str, value: &str, expected: &'static str) -> ParseAddressError {
+pub(super) fn wrong_value(option: &str, value: &str, expected: &'static str) -> ParseAddressError {
     ParseAddressError::Value { option: option.to_owned(), value: value.to_owned(), expected }
 }
 
-fn byte_size(option: &str, value: &str) -> Result<u64, ParseAddressError> {
+pub(super) fn byte_size(option: &str, value: &str) -> Result<u64, ParseAddressError> {
     parse_byte_size(value).map_err(|source| ParseAddressError::Quantity { option: option.to_owned(), source })
 }
 
@@ -214,7 +241,7 @@ fn probability(option: &str, value: &str) -> Result<f64, ParseAddressError> {
 }
 
 /// Undoes `%XX`.
-fn unescape(text: &str) -> Result<Vec<u8>, ParseAddressError> {
+pub(super) fn unescape(text: &str) -> Result<Vec<u8>, ParseAddressError> {
     let wrong = || ParseAddressError::Escape { text: text.to_owned() };
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -319,11 +346,24 @@ mod tests {
     fn addresses() -> impl Strategy<Value = PathAddress> {
         let path = proptest::collection::vec(1_u8..=255, 1..20)
             .prop_map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
+        let names = ("[a-z0-9._:-]{1,8}", "[a-z0-9]{1,3}", "[a-z0-9]{1,3}", "[a-z0-9.:]{1,9}");
+        let simulated = (names, proptest::option::of(path.clone()), any::<Option<u64>>(), 1..=64_u32)
+            .prop_map(|((system, port, volume, initiator), description, size, ports)| {
+                let is_simple = description.is_none();
+                Target::Simulated(SimulatedAddress {
+                    system,
+                    path: crate::device::storage_system::PathName { initiator, port, volume },
+                    description,
+                    size: size.map(ByteSize).filter(|_| is_simple),
+                    ports: Some(ports).filter(|ports| is_simple && ports % 2 == 0),
+                })
+            });
         let target = prop_oneof![
             path.clone().prop_map(Target::File),
             path.prop_map(Target::Block),
             ("[a-z?&=%]{1,8}", any::<Option<u64>>())
                 .prop_map(|(name, size)| Target::Memory { name, size: size.map(ByteSize) }),
+            simulated,
         ];
         let hang = prop_oneof![
             Just(Hang::Never),
@@ -358,7 +398,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in ".*", options in "(file|mem):x\\?.*") {
+        fn no_text_makes_it_panic(text in ".*", options in "(file:x|mem:x|sim:x/p/v)\\?.*") {
             drop(text.parse::<PathAddress>());
             drop(options.parse::<PathAddress>());
         }
