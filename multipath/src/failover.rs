@@ -339,6 +339,33 @@ impl<S: PathSelector> Failover<S> {
         self.selector.select_path(now, candidates, bytes)
     }
 
+    /// The path for a request that names one: that one, or where that is a mere wish another one that can be used.
+    pub fn select_named(
+        &mut self,
+        now: Instant,
+        named: PathIndex,
+        excluded: PathSet,
+        bytes: usize,
+    ) -> Option<PathIndex> {
+        let is_wish = self.selector.prefers_named_path();
+        if is_wish && (excluded.contains(named) || !self.groups.usable().contains(named)) {
+            return self.select_path(now, excluded, bytes);
+        }
+        Some(named).filter(|path| !excluded.contains(*path))
+    }
+
+    /// Whether a path that a request names is a mere wish.
+    #[must_use]
+    pub fn prefers_named_path(&self) -> bool {
+        self.selector.prefers_named_path()
+    }
+
+    /// The selector.
+    #[must_use]
+    pub fn selector(&self) -> &S {
+        &self.selector
+    }
+
     /// A request was sent.
     pub fn handle_start(&mut self, now: Instant, path: PathIndex, bytes: usize) {
         self.last_use = now;
@@ -350,8 +377,15 @@ impl<S: PathSelector> Failover<S> {
         self.selector.start_io(now, path, bytes);
     }
 
-    /// A request that was sent at `sent` came back, done or failed, or was given up on.
-    pub fn handle_end(&mut self, now: Instant, path: PathIndex, bytes: usize, sent: Instant) {
+    /// A request that was sent at `sent` is no longer on its path: done, or else failed or withdrawn.
+    pub fn handle_end(
+        &mut self,
+        now: Instant,
+        path: PathIndex,
+        bytes: usize,
+        sent: Instant,
+        is_success: bool,
+    ) {
         let place = &mut self.paths[path.0];
         if let Some(limit) = &mut place.limit {
             limit.handle_end(now, sent, place.in_flight);
@@ -360,7 +394,7 @@ impl<S: PathSelector> Failover<S> {
             }
         }
         place.in_flight -= 1;
-        self.selector.end_io(now, path, bytes, now.since(sent));
+        self.selector.end_io(now, path, bytes, now.since(sent), is_success);
     }
 
     /// I/O succeeded. A failed path is not in use again by that, for it may have been sent long ago; but it is likely to

@@ -77,4 +77,4 @@ pub use fence::{BlockRange, Fence, LivingCopy};
 pub use group::{Failback, Groups};
 pub use multipath_device::{MultipathDevice, MultipathError};
 pub use path_state::{PATH_COUNT_MAX, PathSet, PathState, PathStatus};
-pub use selector::{PathSelector, RoundRobin};
+pub use selector::{PathSelector, RoundRobin, Score, ScoreUnit, Selector, SelectorKind};

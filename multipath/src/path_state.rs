@@ -154,6 +154,18 @@ impl PathSet {
         let found = if later == 0 { self.0 } else { later };
         (found != 0).then(|| PathIndex(found.trailing_zeros() as usize))
     }
+
+    /// All paths, from `start` on and going round.
+    pub fn iter_from(self, start: PathIndex) -> impl Iterator<Item = PathIndex> {
+        let from_start = u64::MAX << start.0;
+        let mut parts = [self.0 & from_start, self.0 & !from_start];
+        std::iter::from_fn(move || {
+            let part = if parts[0] != 0 { &mut parts[0] } else { &mut parts[1] };
+            let path = (*part != 0).then(|| PathIndex(part.trailing_zeros() as usize));
+            *part &= part.wrapping_sub(1);
+            path
+        })
+    }
 }
 
 impl FromIterator<PathIndex> for PathSet {
@@ -179,5 +191,16 @@ mod tests {
         set.remove(PathIndex(63));
         assert_eq!(set.next_from(PathIndex(2)), Some(PathIndex(1)));
         assert_eq!((set.len(), set.contains(PathIndex(63))), (1, false));
+    }
+
+    #[test]
+    fn all_paths_go_round() {
+        let mut set = PathSet::EMPTY;
+        [0, 2, 5, 63].into_iter().for_each(|path| set.insert(PathIndex(path)));
+        let from = |start| set.iter_from(PathIndex(start)).map(|path| path.0).collect::<Vec<_>>();
+        assert_eq!(from(0), [0, 2, 5, 63]);
+        assert_eq!(from(3), [5, 63, 0, 2]);
+        assert_eq!(from(63), [63, 0, 2, 5]);
+        assert_eq!(PathSet::EMPTY.iter_from(PathIndex(7)).count(), 0);
     }
 }

@@ -34,7 +34,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         let mut is_busy = !full.is_empty();
         loop {
             let path = match wanted {
-                Some(path) => Some(path).filter(|path| !excluded.contains(*path)),
+                Some(path) => self.core.select_named(now, path, excluded, bytes),
                 None => self.core.select_path(now, excluded, bytes),
             };
             let Some(path) = path else { break };
@@ -50,7 +50,8 @@ impl<S: PathSelector> MultipathDevice<S> {
             }
             excluded.insert(path);
         }
-        let waits_for_a_path = wanted.is_none() && !self.core.has_path();
+        let takes_any = wanted.is_none() || self.core.prefers_named_path();
+        let waits_for_a_path = takes_any && !self.core.has_path();
         if waits_for_a_path {
             // Whatever path comes back may be asked, also one that failed before.
             self.flight(index).tried = PathSet::EMPTY;

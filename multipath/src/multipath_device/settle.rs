@@ -32,7 +32,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             self.paths[path.0].status.in_flight -= 1;
             return self.handle_own_read(now, &attempt, done);
         }
-        self.core.handle_end(now, path, attempt.bytes, attempt.since);
+        self.core.handle_end(now, path, attempt.bytes, attempt.since, done.outcome.is_ok());
         self.count(path, attempt.bytes, done.outcome);
         let carried_write = match &done.buffer {
             IoBuffer::Write(_) => done.effect != Effect::None,
@@ -301,7 +301,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         };
         self.attempts.remove(attempt.tag);
         self.flight(index).on_paths -= 1;
-        self.core.handle_end(now, path, attempt.bytes, attempt.since);
+        self.core.handle_end(now, path, attempt.bytes, attempt.since, false);
         self.paths[path.0].status.in_flight -= 1;
         self.put_buffer_back(index, request.operation);
         true
