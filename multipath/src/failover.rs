@@ -264,6 +264,11 @@ impl<S: PathSelector> Failover<S> {
         self.paths[path.0].config
     }
 
+    /// The way to choose, to switch it.
+    pub fn selector_mut(&mut self) -> &mut S {
+        &mut self.selector
+    }
+
     /// Whether a path is used.
     #[must_use]
     pub fn state(&self, path: PathIndex) -> PathState {

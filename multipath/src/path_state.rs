@@ -85,7 +85,7 @@ impl PathStatus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathSet(u64);
 
-const _: () = assert!(PATH_COUNT_MAX <= u64::BITS as usize);
+const _: () = assert!(PATH_COUNT_MAX == u64::BITS as usize);
 
 impl PathSet {
     /// No path.
@@ -157,12 +157,11 @@ impl PathSet {
 
     /// All paths, from `start` on and going round.
     pub fn iter_from(self, start: PathIndex) -> impl Iterator<Item = PathIndex> {
-        let from_start = u64::MAX << start.0;
-        let mut parts = [self.0 & from_start, self.0 & !from_start];
+        let mut rest = self.0.rotate_right(start.0 as u32);
         std::iter::from_fn(move || {
-            let part = if parts[0] != 0 { &mut parts[0] } else { &mut parts[1] };
-            let path = (*part != 0).then(|| PathIndex(part.trailing_zeros() as usize));
-            *part &= part.wrapping_sub(1);
+            let distance = rest.trailing_zeros() as usize;
+            let path = (rest != 0).then_some(PathIndex((start.0 + distance) % PATH_COUNT_MAX));
+            rest &= rest.wrapping_sub(1);
             path
         })
     }

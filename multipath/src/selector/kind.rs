@@ -180,8 +180,7 @@ impl FromStr for SelectorKind {
     }
 }
 
-/// Any selector. To change it at run time, put another in its place: what is in flight then is not
-/// counted by the new one.
+/// Any selector.
 pub enum Selector {
     /// See [`RoundRobin`].
     RoundRobin(RoundRobin),
@@ -211,6 +210,12 @@ impl Selector {
             SelectorKind::Weighted(weights) => Self::Weighted(Weighted::new(weights)),
             SelectorKind::Request => Self::Request(RoundRobin::default()),
         }
+    }
+
+    /// Becomes another one while I/O goes on. That starts without knowledge, and leaves out what is in
+    /// flight already.
+    pub fn switch(&mut self, now: Instant, kind: SelectorKind) {
+        *self = Self::new(now, kind);
     }
 
     /// Its name and parameters; `None` for one from outside.
@@ -328,6 +333,24 @@ mod tests {
         let many = format!("service-time:{}", vec!["1"; 65].join(","));
         assert_eq!(error(&many), SelectorKindError::TooManyWeights { count: 65 });
         assert_eq!(Weights::new(&[1; 65]).unwrap_err(), SelectorKindError::TooManyWeights { count: 65 });
+    }
+
+    #[test]
+    fn a_switch_while_io_goes_on_counts_only_what_is_sent_after_it() {
+        for word in ["queue-length", "latency"] {
+            let mut selector = Selector::new(T0, SelectorKind::RoundRobin);
+            selector.start_io(T0, PathIndex(0), 512);
+            let (at, later) = (Instant(5000), Instant(6000));
+            selector.switch(at, word.parse().unwrap());
+            assert_eq!(selector.kind().unwrap().to_string(), word);
+            let idle = selector.score(at, PathIndex(0), 512);
+            selector.start_io(at, PathIndex(0), 512);
+            let busy = selector.score(later, PathIndex(0), 512);
+            selector.end_io(later, PathIndex(0), 512, Duration::from_nanos(6000), true);
+            assert_eq!(selector.score(later, PathIndex(0), 512), busy, "{word}: sent before");
+            selector.end_io(later, PathIndex(0), 512, Duration::from_nanos(1000), true);
+            assert!(busy.value > idle.value && selector.score(later, PathIndex(0), 512).value < busy.value);
+        }
     }
 
     #[test]

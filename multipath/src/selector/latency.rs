@@ -141,8 +141,12 @@ impl Model {
         } else {
             let interval = interval.min((INTERVAL_MAX * self.interval).max(INTERVAL_MAX_NS));
             let age = elapsed(now, self.learnt);
-            let weight = (1.0 / (self.samples + 1.0)).max(age / (age + MEMORY_NS));
-            self.samples = (1.0 / weight).min(SAMPLES_MAX - 1.0);
+            if age * self.samples > MEMORY_NS {
+                // The weight below is then age / (age + memory).
+                self.samples = MEMORY_NS / age;
+            }
+            let weight = 1.0 / (self.samples + 1.0);
+            self.samples = (self.samples + 1.0).min(SAMPLES_MAX - 1.0);
             self.add(interval, bytes, concurrency, weight);
         }
         self.learnt = now;
