@@ -21,9 +21,10 @@
 
 use std::time::Duration;
 
-use storage_mapping::{CopyFate, Effect, FencePolicy, Instant, IoError, IoTag, PathIndex};
+use storage_mapping::{CopyFate, Effect, ErrorSource, FencePolicy, Instant, IoError, IoTag, PathIndex};
 
 use crate::error_class::{Classified, PathAction, RequestAction};
+use crate::explain::{Candidates, Explain, PathEvent, Reason, SCORES_MAX};
 use crate::flap_damping::{FlapDamping, FlapDampingConfig, FlapDampingError};
 use crate::group::{Failback, Groups};
 use crate::hedge::{Hedge, HedgeConfig};
@@ -126,6 +127,8 @@ impl Default for FailoverConfig {
 
 /// Between two checks of a device that has nothing to do, all its paths taken together.
 const DEEP_IDLE_CHECK: Duration = Duration::from_secs(60);
+/// What a path is held to have said whose data another path does not confirm.
+const EILSEQ: i32 = nix::libc::EILSEQ;
 /// How long a path that leads to other data is left alone before it is compared once more.
 const FOREIGN_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -199,6 +202,7 @@ pub struct Failover<S> {
     witness: Witness,
     budget: RetryBudget,
     hedge: Hedge,
+    explain: Explain,
     selector: S,
     /// No probe is due before this.
     next_probe: Option<Instant>,
@@ -246,6 +250,7 @@ impl<S: PathSelector> Failover<S> {
             witness: Witness::new(config.witness),
             budget: RetryBudget::new(now, config.retry_budget),
             hedge: Hedge::new(config.hedge),
+            explain: Explain::default(),
             selector,
             next_probe: probe_at,
             last_use: now,
@@ -302,6 +307,28 @@ impl<S: PathSelector> Failover<S> {
     #[must_use]
     pub fn full(&self) -> PathSet {
         self.full.intersection(self.groups.usable().union(self.isolated))
+    }
+
+    /// What was decided, and what happened.
+    #[must_use]
+    pub fn explain(&self) -> &Explain {
+        &self.explain
+    }
+
+    /// The same, to write in.
+    pub fn explain_mut(&mut self) -> &mut Explain {
+        &mut self.explain
+    }
+
+    /// What a path for a request of `bytes` is chosen from, for a record.
+    #[must_use]
+    pub fn candidates(&self, now: Instant, tried: PathSet, bytes: usize) -> Candidates {
+        let group = self.groups.current();
+        let mut scores = [None; SCORES_MAX];
+        for path in group.without(tried).iter().filter(|path| path.0 < SCORES_MAX) {
+            scores[path.0] = Some(self.selector.score(now, path, bytes));
+        }
+        Candidates { group, usable: self.groups.usable(), tried, full: self.full(), scores }
     }
 
     /// When reads are sent a second time.
@@ -410,7 +437,7 @@ impl<S: PathSelector> Failover<S> {
         place.last_success = now;
         let state = place.state;
         let findings = self.witness.handle_success(path, tag);
-        self.take_in(now, findings);
+        self.take_in(now, findings, Reason::Error(IoError::errno(EILSEQ)));
         if state == PathState::Failed {
             self.probe_now(now, path);
         }
@@ -438,33 +465,36 @@ impl<S: PathSelector> Failover<S> {
                     limit.handle_busy(now, sent);
                 }
             }
-            PathAction::Standby | PathAction::Transition => self.fail(now, path, PathState::Standby),
-            PathAction::Reidentify => self.fail(now, path, PathState::Failed),
+            PathAction::Standby | PathAction::Transition => {
+                self.fail(now, path, PathState::Standby, Reason::Error(error));
+            }
+            PathAction::Reidentify => self.fail(now, path, PathState::Failed, Reason::Error(error)),
             PathAction::Nothing | PathAction::Fail => {}
         }
-        self.take_in(now, findings);
+        let is_hang = error.source_code == ErrorSource::Deadline;
+        self.take_in(now, findings, if is_hang { Reason::Hung } else { Reason::Error(error) });
         findings.is_answer
     }
 
     /// The link of a path is down, or it no longer takes requests.
     pub fn handle_link_down(&mut self, now: Instant, path: PathIndex) {
-        self.fail(now, path, PathState::Failed);
+        self.fail(now, path, PathState::Failed, Reason::LinkDown);
     }
 
-    /// What follows from what several paths said.
-    fn take_in(&mut self, now: Instant, findings: Findings) {
+    /// What follows from what several paths said; `reason` is why those that fail do.
+    fn take_in(&mut self, now: Instant, findings: Findings, reason: Reason) {
         for path in findings.fails.iter() {
             let is_last = self.groups.usable().without([path].into_iter().collect()).is_empty();
             if is_last && self.paths[path.0].is_suspect {
                 self.witness.forget_path(path);
             } else {
-                self.fail(now, path, PathState::Failed);
+                self.fail(now, path, PathState::Failed, reason);
             }
         }
         for path in findings.lifted.iter() {
             if self.paths[path.0].state == PathState::Failed {
                 self.paths[path.0].damping.clear();
-                self.activate(now, path);
+                self.activate(now, path, Reason::Lifted);
             }
         }
         if let Some(paths) = findings.target_event {
@@ -474,11 +504,11 @@ impl<S: PathSelector> Failover<S> {
     }
 
     /// A path that was in use, or could have been, carries nothing from now on.
-    fn fail(&mut self, now: Instant, path: PathIndex, state: PathState) {
+    fn fail(&mut self, now: Instant, path: PathIndex, state: PathState, reason: Reason) {
         if !matches!(self.state(path), PathState::Active | PathState::Isolated) {
             return;
         }
-        self.deactivate(now, path, state);
+        self.deactivate(now, path, state, reason);
         self.probe_in(now, path, self.config.probe_interval);
         if state == PathState::Failed {
             self.paths[path.0].damping.handle_failure(now);
@@ -552,7 +582,7 @@ impl<S: PathSelector> Failover<S> {
         let place = &mut self.paths[path.0];
         (place.is_suspect, place.last_success) = (false, now);
         let findings = self.witness.handle_success(path, tag);
-        self.take_in(now, findings);
+        self.take_in(now, findings, Reason::Error(IoError::errno(EILSEQ)));
         let witness = self.groups.current().next_from(PathIndex(0));
         let place = &mut self.paths[path.0];
         match (place.state, witness) {
@@ -561,13 +591,13 @@ impl<S: PathSelector> Failover<S> {
             }
             (PathState::Failed | PathState::Foreign | PathState::Standby, None) => {
                 place.is_probing = false;
-                self.reinstate(now, path);
+                self.reinstate(now, path, Reason::Answered);
                 AfterProbe::Reinstated
             }
             (PathState::Isolated, _) => {
                 place.is_probing = false;
                 self.isolated.remove(path);
-                self.reinstate(now, path);
+                self.reinstate(now, path, Reason::Answered);
                 AfterProbe::Nothing
             }
             (PathState::Active | PathState::Disabled, _) => {
@@ -582,16 +612,16 @@ impl<S: PathSelector> Failover<S> {
     pub fn handle_proof(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0].is_probing = false;
         if matches!(self.state(path), PathState::Failed | PathState::Foreign | PathState::Standby) {
-            self.reinstate(now, path);
+            self.reinstate(now, path, Reason::Compared);
         }
     }
 
     /// A path that answers is used again; if it came and went too often, only where no other is left.
-    fn reinstate(&mut self, now: Instant, path: PathIndex) {
+    fn reinstate(&mut self, now: Instant, path: PathIndex, reason: Reason) {
         match self.paths[path.0].damping.reusable_at(now) {
-            None => self.activate(now, path),
+            None => self.activate(now, path, reason),
             Some(at) => {
-                self.paths[path.0].state = PathState::Isolated;
+                self.change(now, path, PathState::Isolated, Reason::Flapped(at.since(now)));
                 self.isolated.insert(path);
                 self.probe_in(now, path, at.since(now).min(self.config.probe_interval));
             }
@@ -599,10 +629,10 @@ impl<S: PathSelector> Failover<S> {
     }
 
     /// The comparison ended: the path leads to other data than the others and carries nothing.
-    pub fn handle_foreign(&mut self, now: Instant, path: PathIndex) {
+    pub fn handle_foreign(&mut self, now: Instant, path: PathIndex, witness: PathIndex) {
         self.paths[path.0].is_probing = false;
         if self.state(path) != PathState::Disabled {
-            self.deactivate(now, path, PathState::Foreign);
+            self.deactivate(now, path, PathState::Foreign, Reason::Differs(witness));
             self.probe_in(now, path, FOREIGN_INTERVAL);
         }
     }
@@ -611,7 +641,7 @@ impl<S: PathSelector> Failover<S> {
     pub fn handle_failed_probe(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0].is_probing = false;
         if self.state(path) == PathState::Isolated {
-            self.fail(now, path, PathState::Failed);
+            self.fail(now, path, PathState::Failed, Reason::Hung);
         }
         if self.state(path) != PathState::Disabled {
             self.probe_in(now, path, self.config.probe_interval);
@@ -653,7 +683,7 @@ impl<S: PathSelector> Failover<S> {
     /// An operator takes a path out of use.
     pub fn disable_path(&mut self, now: Instant, path: PathIndex) {
         self.witness.forget_path(path);
-        self.deactivate(now, path, PathState::Disabled);
+        self.deactivate(now, path, PathState::Disabled, Reason::Operator);
         self.paths[path.0].probe_at = None;
     }
 
@@ -661,7 +691,7 @@ impl<S: PathSelector> Failover<S> {
     pub fn reinstate_path(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0].damping.clear();
         if self.state(path) != PathState::Active {
-            self.activate(now, path);
+            self.activate(now, path, Reason::Operator);
         }
     }
 
@@ -690,10 +720,18 @@ impl<S: PathSelector> Failover<S> {
         }
     }
 
-    fn activate(&mut self, now: Instant, path: PathIndex) {
+    /// A path is in another state than before.
+    fn change(&mut self, now: Instant, path: PathIndex, state: PathState, reason: Reason) {
+        let from = std::mem::replace(&mut self.paths[path.0].state, state);
+        if from != state {
+            self.explain.note_path(PathEvent { at: now, path, from, to: state, reason });
+        }
+    }
+
+    fn activate(&mut self, now: Instant, path: PathIndex, reason: Reason) {
+        self.change(now, path, PathState::Active, reason);
         let place = &mut self.paths[path.0];
-        (place.state, place.is_suspect, place.last_success, place.probe_at) =
-            (PathState::Active, false, now, None);
+        (place.is_suspect, place.last_success, place.probe_at) = (false, now, None);
         self.isolated.remove(path);
         self.witness.forget_path(path);
         self.hedge.forget_path(path);
@@ -702,20 +740,19 @@ impl<S: PathSelector> Failover<S> {
         self.selector.reinstate_path(now, path);
     }
 
-    fn deactivate(&mut self, now: Instant, path: PathIndex, state: PathState) {
+    fn deactivate(&mut self, now: Instant, path: PathIndex, state: PathState, reason: Reason) {
         if self.paths[path.0].state == PathState::Active {
             self.groups.set_usable(now, path, false);
             self.selector.fail_path(now, path);
         }
         self.isolated.remove(path);
-        self.paths[path.0].state = state;
+        self.change(now, path, state, reason);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use nix::errno::Errno;
-    use storage_mapping::ErrorSource;
 
     use super::*;
     use crate::error_class::{IoKind, RequestFacts, Sent, classify};
@@ -832,7 +869,7 @@ mod tests {
         let due = core.next_timeout().unwrap();
         assert_eq!(core.poll_probe(due), Some(A));
         assert_eq!(core.handle_probe_success(due, A, IoTag(0)), AfterProbe::Compare(B));
-        core.handle_foreign(due, A);
+        core.handle_foreign(due, A, B);
         core.handle_success(due, A, IoTag(0));
         assert_eq!((core.state(A), core.poll_probe(due)), (PathState::Foreign, None));
         let later = due + FOREIGN_INTERVAL;

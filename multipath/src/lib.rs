@@ -36,6 +36,7 @@
 //! * [`group`]: which of the usable paths are used;
 //! * [`selector`]: which of several good paths is next;
 //! * [`fence`]: which writes wait, so that no old copy lands on newer data;
+//! * [`explain`]: why it was so;
 //! * [`path_state`]: the states of a path and what `status` shows.
 //!
 //! State machines of their own, which the device asks:
@@ -55,6 +56,7 @@
 //! Not here: control commands.
 
 pub mod error_class;
+pub mod explain;
 pub mod failover;
 pub mod fence;
 pub mod flap_damping;

@@ -39,6 +39,7 @@ use storage_mapping::{
 };
 use thiserror::Error;
 
+use crate::explain::{Explain, What};
 use crate::failover::{Failover, FailoverConfig, NoPathPolicy, PathConfig};
 use crate::fence::{Fence, LivingCopy};
 use crate::flap_damping::FlapDampingError;
@@ -209,6 +210,17 @@ impl<S: PathSelector> MultipathDevice<S> {
         self.fence.living_copies().collect()
     }
 
+    /// What happened to paths, and what was decided while [`Self::explain`] was on.
+    #[must_use]
+    pub fn explanation(&self) -> &Explain {
+        self.core.explain()
+    }
+
+    /// Begins or ends to keep what is decided about every request. Ending forgets it.
+    pub fn explain(&mut self, wanted: bool) {
+        self.core.explain_mut().keep_decisions(wanted);
+    }
+
     /// How long I/O over a path takes.
     ///
     /// # Panics
@@ -286,9 +298,11 @@ impl<S: PathSelector> MultipathDevice<S> {
     }
 
     /// Ends a request.
-    fn finish(&mut self, index: usize, outcome: Result<(), IoError>) {
+    fn finish(&mut self, now: Instant, index: usize, outcome: Result<(), IoError>) {
         let flight = self.flights.remove(index).expect("a request on its way is in the table");
         self.forget(index, &flight);
+        let is_done = outcome.is_ok();
+        self.core.explain_mut().note(now, flight.tag, || What::Ended { is_done });
         self.ready.push_back(flight.complete(outcome, |length| self.pool.take(length)));
     }
 
@@ -331,7 +345,7 @@ impl<S: PathSelector> MultipathDevice<S> {
     fn handle_event(&mut self, now: Instant, path: PathIndex, event: DeviceEvent) -> Option<DeviceEvent> {
         match event {
             DeviceEvent::Settled { tag, proof } => {
-                self.settle(tag, proof);
+                self.settle(now, tag, proof);
                 self.events.pop_front()
             }
             DeviceEvent::LinkUp => {
@@ -373,6 +387,8 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
             self.dispatch_flush(now, index);
         } else if fenced_range.is_none_or(|range| self.fence.admit(index, range)) {
             self.dispatch(now, index);
+        } else {
+            self.core.explain_mut().note(now, tag, || What::Held);
         }
         Ok(())
     }

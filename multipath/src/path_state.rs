@@ -21,6 +21,8 @@
 //!
 //! Keeps true: counters only grow. Not here: when a state changes (`failover`).
 
+use std::fmt;
+
 use storage_mapping::{IoError, PathIndex};
 
 /// Paths of one device, at most.
@@ -41,6 +43,21 @@ pub enum PathState {
     Standby,
     /// It answers with other data than the other paths: it leads elsewhere.
     Foreign,
+}
+
+impl PathState {
+    /// The word that users see.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+            Self::Failed => "failed",
+            Self::Isolated => "isolated",
+            Self::Standby => "standby",
+            Self::Foreign => "foreign",
+        }
+    }
 }
 
 /// A path as `status` shows it.
@@ -164,6 +181,16 @@ impl PathSet {
             rest &= rest.wrapping_sub(1);
             path
         })
+    }
+}
+
+impl fmt::Display for PathSet {
+    /// `0,2,3`, or `none`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, path) in self.iter().enumerate() {
+            write!(f, "{}{}", if at == 0 { "" } else { "," }, path.0)?;
+        }
+        if self.is_empty() { f.write_str("none") } else { Ok(()) }
     }
 }
 

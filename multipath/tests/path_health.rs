@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use multipath::explain::Reason;
 use multipath::hedge::HedgeConfig;
 use multipath::{FailoverConfig, MultipathDevice, NoPathPolicy, PathConfig, PathState, RoundRobin};
 use storage_mapping::device::{FaultControl, Faults, FaultyDevice, MemoryDisk};
@@ -242,4 +243,28 @@ fn a_target_that_is_away_for_a_moment_costs_no_path_and_no_request() {
         done = done.or(device.poll(now));
     }
     assert!(done.expect("a path answers").outcome.is_ok());
+}
+
+#[test]
+fn why_tells_the_story_of_a_request_and_of_a_path() {
+    let disk = disk();
+    let (mut device, controls) = device_over(&disk, vec![hung(), Faults::default()]);
+    let mut now = Instant::ZERO;
+    device.explain(true);
+    assert!(run(&mut device, &mut now, write(1, 0, 1)).outcome.is_ok());
+    let story: Vec<String> = device.explanation().decisions().map(ToString::to_string).collect();
+    let told = [
+        "0.000000 s I/O 1: sent over path 0 of 0,1 by 0: 0 turns, 1: 1 turns",
+        "5.000000 s I/O 1: failed over path 0: no answer before the deadline: another path is asked",
+        "5.000000 s I/O 1: sent over path 1 as attempt 2 of 1 by 1: 0 turns; 0 failed it",
+        "5.000000 s I/O 1: done",
+    ];
+    assert_eq!(story, told);
+    controls[0].clear();
+    now = now + Duration::from_secs(1);
+    settle(&mut device, now);
+    let events: Vec<_> =
+        device.explanation().events().map(|event| (event.from, event.to, event.reason)).collect();
+    let failed = (PathState::Active, PathState::Failed, Reason::Hung);
+    assert_eq!(events, [failed, (PathState::Failed, PathState::Active, Reason::Compared)]);
 }

@@ -94,12 +94,13 @@ impl<S: PathSelector> MultipathDevice<S> {
     }
 
     fn end_comparison(&mut self, now: Instant, of: PathIndex, step: Step) {
+        let witness = self.proofs.iter().find(|proof| proof.path == of).map_or(of, |proof| proof.witness);
         self.proofs.retain(|proof| proof.path != of);
         self.attempts.forget(Purpose::Proof { of });
         self.has_changed = true;
         match step {
             Step::Same => self.core.handle_proof(now, of),
-            Step::Foreign => self.core.handle_foreign(now, of),
+            Step::Foreign => self.core.handle_foreign(now, of, witness),
             Step::Wait | Step::Read(_) | Step::Undecided => self.core.handle_failed_probe(now, of),
         }
     }

@@ -12,6 +12,7 @@ use storage_mapping::{
 };
 
 use super::{MultipathDevice, Wait, WaitFor};
+use crate::explain::What;
 use crate::failover::NoPathPolicy;
 use crate::flight::{Purpose, Work};
 use crate::hedge::HedgeOutcome;
@@ -32,6 +33,9 @@ impl<S: PathSelector> MultipathDevice<S> {
         let full = self.core.full().without(tried);
         let mut excluded = tried.union(full);
         let mut is_busy = !full.is_empty();
+        // As the selector sees it: a choice changes what it sees.
+        let candidates =
+            self.core.explain().keeps_decisions().then(|| self.core.candidates(now, tried, bytes));
         loop {
             let path = match wanted {
                 Some(path) => self.core.select_named(now, path, excluded, bytes),
@@ -39,10 +43,16 @@ impl<S: PathSelector> MultipathDevice<S> {
             };
             let Some(path) = path else { break };
             match self.send(now, index, path) {
-                Ok(()) => return,
+                Ok(()) => {
+                    let Some(candidates) = candidates else { return };
+                    let flight = self.flight(index);
+                    let (tag, attempt) = (flight.tag, flight.attempts);
+                    let sent = What::Sent { path, attempt, candidates };
+                    return self.core.explain_mut().note(now, tag, || sent);
+                }
                 Err(RefusalReason::Busy) => is_busy = true,
                 Err(RefusalReason::Invalid | RefusalReason::DuplicateTag) => {
-                    return self.finish(index, Err(IoError::errno(Errno::EINVAL as i32)));
+                    return self.finish(now, index, Err(IoError::errno(Errno::EINVAL as i32)));
                 }
                 Err(RefusalReason::Closed) => {
                     self.core.handle_link_down(now, path);
@@ -61,10 +71,12 @@ impl<S: PathSelector> MultipathDevice<S> {
             return self.wait(index, WaitFor::Room, None);
         }
         if waits_for_a_path && self.core.config().no_path != NoPathPolicy::Fail {
+            let tag = self.flight(index).tag;
+            self.core.explain_mut().note(now, tag, || What::Waits);
             return self.wait(index, WaitFor::Path, None);
         }
         let error = self.flight(index).error.unwrap_or(ErrorSource::NoPath.into());
-        self.finish(index, Err(error));
+        self.finish(now, index, Err(error));
     }
 
     pub(super) fn wait(&mut self, flight: usize, wait_for: WaitFor, flush_path: Option<PathIndex>) {
@@ -152,7 +164,12 @@ impl<S: PathSelector> MultipathDevice<S> {
             let Some(other) = self.core.select_path(now, excluded, bytes) else { continue };
             if self.core.hedge().try_hedge(slow, now) {
                 match self.send(now, index, other) {
-                    Ok(()) => self.flight(index).hedged = Some(slow),
+                    Ok(()) => {
+                        let flight = self.flight(index);
+                        flight.hedged = Some(slow);
+                        let tag = flight.tag;
+                        self.core.explain_mut().note(now, tag, || What::Hedged { slow, path: other });
+                    }
                     Err(_) => self.core.hedge().handle_hedge(slow, now, HedgeOutcome::Lost),
                 }
             }
@@ -188,7 +205,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             if !matches!(self.core.state(path), PathState::Active | PathState::Isolated | PathState::Disabled)
             {
                 let error = self.paths[path.0].status.last_error.unwrap_or(ErrorSource::NoPath.into());
-                self.end_flush_part(index, Err(error));
+                self.end_flush_part(now, index, Err(error));
             } else {
                 self.send_flush_part(now, index, path);
             }
@@ -199,11 +216,11 @@ impl<S: PathSelector> MultipathDevice<S> {
         match self.send(now, index, path) {
             Ok(()) => {}
             Err(RefusalReason::Busy) => self.wait(index, WaitFor::Room, Some(path)),
-            Err(_) => self.end_flush_part(index, Err(ErrorSource::NoPath.into())),
+            Err(_) => self.end_flush_part(now, index, Err(ErrorSource::NoPath.into())),
         }
     }
 
-    pub(super) fn end_flush_part(&mut self, index: usize, outcome: Result<(), IoError>) {
+    pub(super) fn end_flush_part(&mut self, now: Instant, index: usize, outcome: Result<(), IoError>) {
         let flight = self.flight(index);
         if let Err(error) = outcome {
             flight.note_failure(error, Effect::Unknown, CopyFate::Dead);
@@ -214,7 +231,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         *left -= 1;
         if *left == 0 {
             let outcome = flight.error.map_or(Ok(()), Err);
-            self.finish(index, outcome);
+            self.finish(now, index, outcome);
         }
     }
 
@@ -240,7 +257,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             match wait.flush_path {
                 _ if !goes_on && !is_over => self.waiting.push(wait),
                 Some(path) => self.send_flush_part(now, wait.flight, path),
-                None if is_over => self.finish(wait.flight, Err(ErrorSource::NoPath.into())),
+                None if is_over => self.finish(now, wait.flight, Err(ErrorSource::NoPath.into())),
                 None => self.dispatch(now, wait.flight),
             }
         }

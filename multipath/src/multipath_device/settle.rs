@@ -12,6 +12,7 @@ use storage_mapping::{
 
 use super::{MultipathDevice, WaitFor};
 use crate::error_class::{Classified, IoKind, PathAction, RequestAction, RequestFacts, Sent, classify};
+use crate::explain::What;
 use crate::failover::{FailedAttempt, Verdict};
 use crate::fence::LivingCopy;
 use crate::flight::{Attempt, Purpose, Work};
@@ -67,7 +68,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             self.core.hedge().handle_read(path, now.since(attempt.since));
         }
         let is_over = kind == IoKind::Write && done.copy == CopyFate::Dead;
-        if is_over && !self.settle(done.tag, SettledProof::Response) && done.effect != Effect::None {
+        if is_over && !self.settle(now, done.tag, SettledProof::Response) && done.effect != Effect::None {
             // It had been assumed dead, and it was not.
             self.fence.count_late_landing();
         }
@@ -84,7 +85,7 @@ impl<S: PathSelector> MultipathDevice<S> {
     }
 
     /// The copy of an attempt is dead. Says whether it was living until now.
-    pub(super) fn settle(&mut self, attempt: IoTag, proof: SettledProof) -> bool {
+    pub(super) fn settle(&mut self, now: Instant, attempt: IoTag, proof: SettledProof) -> bool {
         let Some((copy, write)) = self.fence.settle(attempt) else { return false };
         self.events.push_back(DeviceEvent::Settled { tag: copy.tag, proof });
         if let Some(index) = write
@@ -92,7 +93,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             && !self.fence.is_in_doubt(index)
         {
             self.flight(index).copy = CopyFate::Dead;
-            self.finish(index, Ok(()));
+            self.finish(now, index, Ok(()));
         }
         true
     }
@@ -100,7 +101,7 @@ impl<S: PathSelector> MultipathDevice<S> {
     /// Takes for dead the copies whose quiesce time is over.
     pub(super) fn expire_copies(&mut self, now: Instant) {
         while let Some(attempt) = self.fence.next_assumed_dead(now) {
-            self.settle(attempt, SettledProof::AssumedDead);
+            self.settle(now, attempt, SettledProof::AssumedDead);
         }
     }
 
@@ -129,9 +130,9 @@ impl<S: PathSelector> MultipathDevice<S> {
                 self.core.handle_success(now, attempt.path, serial);
                 self.note_success(now, index, attempt);
                 if is_part {
-                    self.end_flush_part(index, Ok(()));
+                    self.end_flush_part(now, index, Ok(()));
                 } else {
-                    self.handle_done(index);
+                    self.handle_done(now, index);
                 }
             }
             Err(error) => {
@@ -139,7 +140,7 @@ impl<S: PathSelector> MultipathDevice<S> {
                 let request = (serial, attempt.since);
                 let is_answer = self.core.handle_error(now, attempt.path, request, &classified, error);
                 if is_part {
-                    return self.end_flush_part(index, Err(error));
+                    return self.end_flush_part(now, index, Err(error));
                 }
                 self.handle_failed_attempt(now, index, attempt, error, &classified, is_answer);
             }
@@ -176,13 +177,13 @@ impl<S: PathSelector> MultipathDevice<S> {
     }
 
     /// The request is done over one path.
-    fn handle_done(&mut self, index: usize) {
+    fn handle_done(&mut self, now: Instant, index: usize) {
         let is_in_doubt = self.fence.is_in_doubt(index);
         let flight = self.flight(index);
         if flight.fence == FencePolicy::Wait && is_in_doubt {
             (flight.is_done, flight.effect) = (true, Effect::Full);
         } else {
-            self.finish(index, Ok(()));
+            self.finish(now, index, Ok(()));
         }
     }
 
@@ -216,8 +217,10 @@ impl<S: PathSelector> MultipathDevice<S> {
             attempts: flight.attempts,
         };
         let verdict = if is_answer { Verdict::Answer } else { self.core.judge(&failed) };
+        let (tag, path) = (self.flight(index).tag, attempt.path);
+        self.core.explain_mut().note(now, tag, || What::Failed { path, error, verdict });
         match verdict {
-            Verdict::Answer => self.finish(index, Err(error)),
+            Verdict::Answer => self.finish(now, index, Err(error)),
             Verdict::Again => self.dispatch(now, index),
             Verdict::Elsewhere => {
                 self.flight(index).tried.insert(attempt.path);
@@ -267,7 +270,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             };
             self.core.handle_error(now, attempt.path, (serial, attempt.since), &hung, error);
             if matches!(self.flight(index).work, Work::Flush { parts_left: Some(_) }) {
-                self.end_flush_part(index, Err(error));
+                self.end_flush_part(now, index, Err(error));
             } else {
                 self.handle_failed_attempt(now, index, &attempt, error, &hung, false);
             }
@@ -333,7 +336,7 @@ impl<S: PathSelector> MultipathDevice<S> {
                 let late = Classified { effect, copy, ..classify(&error, &facts) };
                 self.core.handle_error(now, attempt.path, (serial, attempt.since), &late, error);
             }
-            self.finish(index, Err(error));
+            self.finish(now, index, Err(error));
         }
     }
 }
