@@ -47,7 +47,7 @@ use crate::flight::{Attempt, Attempts, ByTag, Flight, Purpose, Slab};
 use crate::latency::{FailoverTimes, PathLatency};
 use crate::path_state::{PATH_COUNT_MAX, PathStatus};
 use crate::proof::Proof;
-use crate::selector::{PathSelector, RoundRobin};
+use crate::selector::{PathSelector, Selector, SelectorKind};
 
 /// Why paths do not make a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -109,7 +109,7 @@ struct Wait {
 }
 
 /// One block device made of many paths to the same blocks.
-pub struct MultipathDevice<S = RoundRobin> {
+pub struct MultipathDevice<S = Selector> {
     paths: Vec<Path>,
     core: Failover<S>,
     geometry: Geometry,
@@ -136,14 +136,19 @@ pub struct MultipathDevice<S = RoundRobin> {
     events: VecDeque<DeviceEvent>,
 }
 
-impl MultipathDevice<RoundRobin> {
-    /// Makes one device of paths that take turns.
+impl MultipathDevice<Selector> {
+    /// Makes one device of equal paths, each used by its latency.
     ///
     /// # Errors
     /// See [`MultipathError`].
     pub fn new(paths: Vec<Box<dyn BlockDevice>>, config: FailoverConfig) -> Result<Self, MultipathError> {
         let paths = paths.into_iter().map(|path| (PathConfig::default(), path)).collect();
-        Self::with_selector(paths, RoundRobin::default(), config)
+        Self::with_selector(paths, Selector::new(Instant::ZERO, SelectorKind::default()), config)
+    }
+
+    /// Chooses in another way from now on.
+    pub fn switch_selector(&mut self, now: Instant, kind: SelectorKind) {
+        self.core.selector_mut().switch(now, kind);
     }
 }
 

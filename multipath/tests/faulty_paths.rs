@@ -18,7 +18,7 @@ use storage_mapping::{
     FencePolicy, Geometry, Instant, IoCompletion, IoRequest, IoTag, PathIndex, RefusalReason, Refused,
     SettledProof,
 };
-use support::{BLOCK, always, device_over, disk, hung, next, read, run, settle, write};
+use support::{BLOCK, Device, always, device_over, disk, hung, next, read, run, settle, taking_turns, write};
 
 #[test]
 fn paths_take_turns_and_are_counted() {
@@ -140,7 +140,7 @@ fn a_late_answer_settles_a_write_and_frees_a_read() {
     let is_open = Arc::new(AtomicBool::new(false));
     let slow = SlowDevice { inner: disk.device(), is_open: is_open.clone() };
     let paths: Vec<Box<dyn BlockDevice>> = vec![Box::new(slow), Box::new(disk.device())];
-    let mut device = MultipathDevice::new(paths, FailoverConfig::default()).unwrap();
+    let mut device = taking_turns(paths);
     let mut now = Instant::ZERO;
     let path = Some(PathIndex(0));
     device.submit(now, IoRequest { path, ..read(1, 0) }).unwrap();
@@ -220,7 +220,7 @@ fn what_does_not_fit_comes_back() {
     let disk = disk();
     let (mut device, _) = device_over(&disk, vec![hung()]);
     let now = Instant::ZERO;
-    let reason = |device: &mut MultipathDevice, request| device.submit(now, request).unwrap_err().reason;
+    let reason = |device: &mut Device, request| device.submit(now, request).unwrap_err().reason;
     assert_eq!(reason(&mut device, read(1, 256)), RefusalReason::Invalid);
     let nowhere = IoRequest { path: Some(PathIndex(1)), ..read(1, 0) };
     assert_eq!(reason(&mut device, nowhere), RefusalReason::Invalid);

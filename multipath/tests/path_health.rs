@@ -17,7 +17,7 @@ use storage_mapping::{
     BlockDevice, BufferPool, Cancelled, DeviceEvent, ErrorSource, Geometry, Instant, IoCompletion, IoRequest,
     IoTag, PathIndex, RefusalReason, Refused,
 };
-use support::{always, device_over, disk, hung, read, run, settle, write};
+use support::{Device, always, device_over, disk, hung, read, run, settle, taking_turns, write};
 
 #[test]
 fn a_path_that_comes_back_with_other_data_carries_nothing() {
@@ -26,7 +26,7 @@ fn a_path_that_comes_back_with_other_data_carries_nothing() {
     // The first path leads to the one disk, or to the other once the switch is thrown.
     let (swapped, is_other) = Swapped::new(&disk, &other);
     let paths: Vec<Box<dyn BlockDevice>> = vec![Box::new(swapped), Box::new(disk.device())];
-    let mut device = MultipathDevice::new(paths, FailoverConfig::default()).unwrap();
+    let mut device = taking_turns(paths);
     let mut now = Instant::ZERO;
     is_other.store(1, Ordering::Relaxed);
     assert!(run(&mut device, &mut now, read(1, 5)).outcome.is_ok(), "the link was lost in between");
@@ -146,7 +146,7 @@ fn the_better_group_carries_the_io_until_it_is_gone() {
     let mut device =
         MultipathDevice::with_selector(paths, RoundRobin::default(), FailoverConfig::default()).unwrap();
     let mut now = Instant::ZERO;
-    let requests = |device: &MultipathDevice| device.status().iter().map(|s| s.requests).collect::<Vec<_>>();
+    let requests = |device: &Device| device.status().iter().map(|s| s.requests).collect::<Vec<_>>();
     for tag in 0..10 {
         run(&mut device, &mut now, read(tag, 0));
     }
@@ -163,7 +163,7 @@ fn the_better_group_carries_the_io_until_it_is_gone() {
 }
 
 /// A device over paths of 0.2 ms, with hedging on, that knows its paths.
-fn hedging_device(disk: &MemoryDisk) -> (MultipathDevice, Vec<FaultControl>, Instant) {
+fn hedging_device(disk: &MemoryDisk) -> (Device, Vec<FaultControl>, Instant) {
     let mut controls = Vec::new();
     let mut paths: Vec<(PathConfig, Box<dyn BlockDevice>)> = Vec::new();
     for seed in 0..4 {
@@ -229,7 +229,7 @@ fn a_target_that_is_away_for_a_moment_costs_no_path_and_no_request() {
     let disk = disk();
     let leads_to = Arc::new(AtomicUsize::new(0));
     let path = || Box::new(Swapped::leading(&disk, &disk, &leads_to)) as Box<dyn BlockDevice>;
-    let mut device = MultipathDevice::new(vec![path(), path()], FailoverConfig::default()).unwrap();
+    let mut device = taking_turns(vec![path(), path()]);
     let mut now = Instant::ZERO;
     assert!(run(&mut device, &mut now, read(1, 0)).outcome.is_ok());
     leads_to.store(1, Ordering::Relaxed);

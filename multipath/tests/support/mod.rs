@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test takes what it needs")]
 
-use multipath::{FailoverConfig, MultipathDevice};
+use multipath::{FailoverConfig, MultipathDevice, PathConfig, PathSelector, RoundRobin};
 use storage_mapping::device::{FaultControl, Faults, FaultyDevice, Hang, MemoryDisk};
 use storage_mapping::{
     BlockCount, BlockDevice, BlockSize, Buffer, FencePolicy, Instant, IoCompletion, IoRequest, IoTag, Lba,
@@ -15,7 +15,7 @@ pub(crate) fn disk() -> MemoryDisk {
 }
 
 /// A device over one path for each set of faults, with the handles that change them.
-pub(crate) fn device_over(disk: &MemoryDisk, faults: Vec<Faults>) -> (MultipathDevice, Vec<FaultControl>) {
+pub(crate) fn device_over(disk: &MemoryDisk, faults: Vec<Faults>) -> (Device, Vec<FaultControl>) {
     let mut controls = Vec::new();
     let mut paths: Vec<Box<dyn BlockDevice>> = Vec::new();
     for (seed, faults) in (1..).zip(faults) {
@@ -23,7 +23,15 @@ pub(crate) fn device_over(disk: &MemoryDisk, faults: Vec<Faults>) -> (MultipathD
         controls.push(path.control());
         paths.push(Box::new(path));
     }
-    (MultipathDevice::new(paths, FailoverConfig::default()).unwrap(), controls)
+    (taking_turns(paths), controls)
+}
+
+/// The device of most tests: its paths take turns, so that it is known which one a request meets.
+pub(crate) type Device = MultipathDevice<RoundRobin>;
+
+pub(crate) fn taking_turns(paths: Vec<Box<dyn BlockDevice>>) -> Device {
+    let paths = paths.into_iter().map(|path| (PathConfig::default(), path)).collect();
+    MultipathDevice::with_selector(paths, RoundRobin::default(), FailoverConfig::default()).unwrap()
 }
 
 pub(crate) fn always(error: f64) -> Faults {
@@ -44,7 +52,7 @@ pub(crate) fn read(tag: u64, lba: u64) -> IoRequest {
 }
 
 /// Polls, and jumps to the next wake-up where nothing comes.
-pub(crate) fn next(device: &mut MultipathDevice, now: &mut Instant) -> IoCompletion {
+pub(crate) fn next<S: PathSelector>(device: &mut MultipathDevice<S>, now: &mut Instant) -> IoCompletion {
     for _ in 0..10_000 {
         if let Some(done) = device.poll(*now) {
             return done;
@@ -56,7 +64,11 @@ pub(crate) fn next(device: &mut MultipathDevice, now: &mut Instant) -> IoComplet
     panic!("the device never completes");
 }
 
-pub(crate) fn run(device: &mut MultipathDevice, now: &mut Instant, request: IoRequest) -> IoCompletion {
+pub(crate) fn run<S: PathSelector>(
+    device: &mut MultipathDevice<S>,
+    now: &mut Instant,
+    request: IoRequest,
+) -> IoCompletion {
     let tag = request.tag;
     device.submit(*now, request).unwrap();
     let done = next(device, now);
@@ -65,7 +77,7 @@ pub(crate) fn run(device: &mut MultipathDevice, now: &mut Instant, request: IoRe
 }
 
 /// Polls until the device wants nothing more at this time.
-pub(crate) fn settle(device: &mut MultipathDevice, now: Instant) {
+pub(crate) fn settle<S: PathSelector>(device: &mut MultipathDevice<S>, now: Instant) {
     for _ in 0..1000 {
         assert!(device.poll(now).is_none());
         while device.poll_event(now).is_some() {}
