@@ -71,7 +71,7 @@ impl<D: BlockDevice> ReplayDevice<D> {
             inner,
             follow,
             tracks,
-            span: last + Duration::from_nanos(1),
+            span: last.saturating_add(Duration::from_nanos(1)),
             start: None,
             requests,
             waiting: BTreeMap::new(),
