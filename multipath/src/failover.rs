@@ -303,6 +303,12 @@ impl<S: PathSelector> Failover<S> {
         !self.witness.is_in_event() && !self.groups.usable().union(self.isolated).is_empty()
     }
 
+    /// Whether all paths failed at once, and one answer is waited for.
+    #[must_use]
+    pub fn is_in_event(&self) -> bool {
+        self.witness.is_in_event()
+    }
+
     /// Paths that could be used had they not as many requests as they may.
     #[must_use]
     pub fn full(&self) -> PathSet {

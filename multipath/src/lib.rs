@@ -36,7 +36,7 @@
 //! * [`group`]: which of the usable paths are used;
 //! * [`selector`]: which of several good paths is next;
 //! * [`fence`]: which writes wait, so that no old copy lands on newer data;
-//! * [`explain`]: why it was so;
+//! * [`explain`]: why it was so; [`report`]: a device as it stands, as JSON and Prometheus text;
 //! * [`path_state`]: the states of a path and what `status` shows.
 //!
 //! State machines of their own, which the device asks:
@@ -69,6 +69,7 @@ pub mod latency;
 pub mod multipath_device;
 pub mod path_state;
 mod proof;
+pub mod report;
 pub mod retry_budget;
 pub mod selector;
 pub mod witness;

@@ -28,6 +28,7 @@
 mod check;
 mod dispatch;
 mod settle;
+mod snapshot;
 
 use std::collections::VecDeque;
 use std::os::fd::RawFd;

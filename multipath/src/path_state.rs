@@ -46,6 +46,10 @@ pub enum PathState {
 }
 
 impl PathState {
+    /// Every state.
+    pub const ALL: [Self; 6] =
+        [Self::Active, Self::Isolated, Self::Failed, Self::Standby, Self::Foreign, Self::Disabled];
+
     /// The word that users see.
     #[must_use]
     pub fn word(self) -> &'static str {

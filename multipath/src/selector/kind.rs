@@ -257,6 +257,10 @@ macro_rules! dispatch {
 }
 
 impl PathSelector for Selector {
+    fn name(&self) -> String {
+        self.kind().map_or_else(|| "custom".to_owned(), |kind| kind.to_string())
+    }
+
     fn select_path(&mut self, now: Instant, candidates: PathSet, bytes: usize) -> Option<PathIndex> {
         dispatch!(self, inner => inner.select_path(now, candidates, bytes))
     }

@@ -61,6 +61,11 @@ pub trait PathSelector: Send {
     /// What [`Self::select_path`] would compare for this path now; for records that explain a choice.
     fn score(&self, now: Instant, path: PathIndex, bytes: usize) -> Score;
 
+    /// What it is called, with its parameters.
+    fn name(&self) -> String {
+        "custom".to_owned()
+    }
+
     /// Whether the path that a request names is a wish: it is taken while it is good, else another.
     fn prefers_named_path(&self) -> bool {
         false
