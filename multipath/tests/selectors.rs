@@ -196,7 +196,7 @@ fn shares_of_turning_path(depth: usize, lanes: usize, jitter: Jitter, seed: u64)
 fn a_path_that_turns_slow_is_left_within_200_requests_and_found_healed_within_5_s() {
     println!("goal 10: share / share of speed: 200 requests after turning 10 times slower, mean (most);");
     println!("         at most 5 s after healing, mean (least)");
-    for (depth, lanes) in [(1, 1), (8, 8), (64, 1), (64, 8), (64, UNLIMITED)] {
+    for (depth, lanes) in [(1, 1), (8, 8), (16, 8), (64, 1), (64, 8), (64, UNLIMITED)] {
         for jitter in JITTERS {
             let seeds = if is_even(jitter) { SEEDS } else { SEEDS / 2 };
             let shares: Vec<_> =

@@ -17,9 +17,8 @@
 //! **Ties.** *g* is the mean of about 32 intervals, and known only to its error. Paths that are not
 //! shown to be later than the best, by an eighth and by the errors of both, are equal: the one with
 //! the fewest requests in flight is taken, then whoever had the fewest turns. So equal paths share
-//! equally though their means differ, and noise does not swing the load. Nor is it known whether a
-//! path can serve one request more at once than it usually has; it is given that chance, since *g*
-//! learnt at a low load is too long for a path with many lanes, and would keep it there.
+//! equally though their means differ, and noise does not swing the load. Without the fewest in flight
+//! a path with many lanes that had more than the others would keep that, for its *g* is then shorter.
 //!
 //! **Healing.** What is shown to be later gets nothing, so nothing would be learnt of it. When such a
 //! path is idle it gets one request now and then. All these probes together delay one stream of
@@ -80,8 +79,6 @@ struct Model {
     deviation: f64,
     /// What the mean interval may be off by.
     error: f64,
-    /// Requests in flight when one comes back, itself included.
-    concurrency: f64,
     bytes_mean: f64,
     bytes_variance: f64,
     covariance: f64,
@@ -98,8 +95,6 @@ struct Estimate {
     time: f64,
     /// What the time may be off by.
     error: f64,
-    /// How much earlier it would be, if the path can serve one more at once than usual.
-    stretch: f64,
 }
 
 impl Model {
@@ -114,27 +109,22 @@ impl Model {
         let silence = if self.load.requests == 0 { 0.0 } else { elapsed(now, self.progress) };
         if self.samples == 0.0 {
             let time = requests * unknown_interval + (silence - unknown_interval).max(0.0);
-            return Estimate { time, error: requests * unknown_interval * FIRST_DEVIATION, stretch: 0.0 };
+            return Estimate { time, error: requests * unknown_interval * FIRST_DEVIATION };
         }
         let surplus_bytes = self.load.bytes as f64 + bytes as f64 - requests * self.bytes_mean;
         let queue = requests * self.interval + self.ns_per_byte * surplus_bytes;
         let usual = self.interval + OVERDUE_DEVIATIONS * self.deviation;
-        Estimate {
-            time: queue + (silence - usual).max(0.0),
-            error: requests * self.error,
-            stretch: self.interval * (requests - self.concurrency).clamp(0.0, 1.0),
-        }
+        Estimate { time: queue + (silence - usual).max(0.0), error: requests * self.error }
     }
 
     /// Takes in an interval that ended with a request of `bytes`.
     fn learn(&mut self, now: Instant, interval: f64, bytes: usize) {
-        let (bytes, concurrency) = (bytes as f64, (self.load.requests + 1) as f64);
+        let bytes = bytes as f64;
         if self.samples == 0.0 || self.is_probed {
             *self = Self {
                 samples: 1.0,
                 interval,
                 deviation: interval * FIRST_DEVIATION,
-                concurrency,
                 bytes_mean: bytes,
                 ..Self { load: self.load, progress: self.progress, ..Self::unknown(now, self.turns) }
             };
@@ -147,19 +137,18 @@ impl Model {
             }
             let weight = 1.0 / (self.samples + 1.0);
             self.samples = (self.samples + 1.0).min(SAMPLES_MAX - 1.0);
-            self.add(interval, bytes, concurrency, weight);
+            self.add(interval, bytes, weight);
         }
         self.learnt = now;
         self.error = ERRORS * self.deviation / self.samples.sqrt();
     }
 
     /// Moves the means.
-    fn add(&mut self, interval: f64, bytes: f64, concurrency: f64, weight: f64) {
+    fn add(&mut self, interval: f64, bytes: f64, weight: f64) {
         let (surplus, surplus_bytes) = (interval - self.interval, bytes - self.bytes_mean);
         let unexpected = surplus - self.ns_per_byte * surplus_bytes;
         self.deviation += weight * (unexpected.abs() - self.deviation);
         self.interval += weight * surplus;
-        self.concurrency += weight * (concurrency - self.concurrency);
         self.bytes_mean += weight * surplus_bytes;
         let rest = 1.0 - weight;
         self.bytes_variance = rest * (self.bytes_variance + weight * surplus_bytes * surplus_bytes);
@@ -217,7 +206,7 @@ impl Latency {
         self.probe = None;
         for path in candidates.iter_from(PathIndex(0)) {
             let (estimate, model) = (self.estimates[path.0], &self.models[path.0]);
-            if estimate.time - estimate.error - estimate.stretch <= limit {
+            if estimate.time - estimate.error <= limit {
                 let rank = (model.load.requests, model.turns);
                 if chosen.is_none_or(|(first, _)| rank < first) {
                     chosen = Some((rank, path));
@@ -381,6 +370,22 @@ mod tests {
         }
         let (short, long) = (test.micros(A, BLOCK), test.micros(A, 32 * BLOCK));
         assert!((55..=65).contains(&short) && (360..=380).contains(&long), "{short} and {long}");
+    }
+
+    #[test]
+    fn about_equal_paths_take_turns_and_later_ones_do_not() {
+        for (other, turns) in [(101, 48..=52), (112, 48..=52), (130, 0..=40), (300, 0..=4)] {
+            let mut test = Clocked::new();
+            test.carry(A, BLOCK, 100, 50);
+            test.carry(B, BLOCK, other, 50);
+            let mut count = 0;
+            for _ in 0..100 {
+                let path = test.select();
+                count += path.0;
+                test.carry(path, BLOCK, if path == A { 100 } else { other }, 1);
+            }
+            assert!(turns.contains(&count), "{other} µs: {count}");
+        }
     }
 
     #[test]
