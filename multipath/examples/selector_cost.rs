@@ -3,8 +3,9 @@
 //!
 //! `cargo run --release -p multipath --example selector_cost`
 //!
-//! The quickest of fifteen rounds, in processor time of the thread, since other load only adds. Requests are 4 KiB, sixteen are in flight, and time goes on by 1 µs for
-//! each; the clock is a counter, since selectors read none.
+//! The quickest of fifteen rounds, in processor time of the thread, since other load only adds.
+//! Requests are 4 KiB, sixteen are in flight, and time goes on by 1 µs for each; the clock is a
+//! counter, since selectors read none.
 
 use std::error::Error;
 use std::hint::black_box;

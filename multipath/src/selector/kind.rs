@@ -21,7 +21,8 @@ pub const WEIGHT_MAX: u8 = 100;
 pub enum SelectorKindError {
     /// There is none of that name.
     #[error(
-        "there is no selector {0:?}: use round-robin, queue-length, service-time, latency, weighted or request"
+        "there is no selector {0:?}: use round-robin, queue-length, service-time, latency, weighted \
+         or request"
     )]
     Unknown(String),
     /// Weights where none are used.
