@@ -37,6 +37,7 @@
 //! * [`selector`]: which of several good paths is next;
 //! * [`fence`]: which writes wait, so that no old copy lands on newer data;
 //! * [`explain`]: why it was so; [`report`]: a device as it stands, as JSON and Prometheus text;
+//! * [`control`]: how an operator reaches a running device;
 //! * [`path_state`]: the states of a path and what `status` shows.
 //!
 //! State machines of their own, which the device asks:
@@ -55,6 +56,7 @@
 //!
 //! Not here: control commands.
 
+pub mod control;
 pub mod error_class;
 pub mod explain;
 pub mod failover;

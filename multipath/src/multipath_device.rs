@@ -196,6 +196,12 @@ impl<S: PathSelector> MultipathDevice<S> {
         })
     }
 
+    /// How many paths it has.
+    #[must_use]
+    pub fn path_count(&self) -> usize {
+        self.paths.len()
+    }
+
     /// Every path as it stands.
     #[must_use]
     pub fn status(&self) -> Vec<PathStatus> {

@@ -1,0 +1,348 @@
+//! The way from an operator to a running device: commands go in from any thread, answers come out.
+//!
+//! ```text
+//!   thread of an operator                         thread of the event loop
+//!   Control::ask ──▶ queue, bell ──▶ Controlled::poll ──▶ MultipathDevice
+//!        ◀───────────── answer ◀──────────┘
+//! ```
+//!
+//! Keeps true: the loop never waits for an operator, and takes at most [`COMMANDS_PER_POLL`] commands before it looks at its
+//! I/O again; an operator never waits longer than he said; looking at a device waits for no path. Not here: sockets, and
+//! what a command looks like to a user.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use storage_mapping::hand_off::{Giver, Taker, results};
+use storage_mapping::{
+    BlockDevice, BufferPool, Cancelled, DeviceEvent, Geometry, Instant, IoCompletion, IoRequest, IoTag,
+    PathIndex, Refused,
+};
+use thiserror::Error;
+
+use crate::explain::Decision;
+use crate::multipath_device::MultipathDevice;
+use crate::report::Snapshot;
+use crate::selector::SelectorKind;
+
+/// Commands that are taken in one go.
+pub const COMMANDS_PER_POLL: usize = 16;
+
+/// What an operator wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The device as it stands.
+    Show,
+    /// Takes a path out of use.
+    Fail(PathIndex),
+    /// Puts a path into use.
+    Reinstate(PathIndex),
+    /// Chooses among paths in another way.
+    Policy(SelectorKind),
+    /// Uses the group of paths of this priority.
+    SwitchGroup(u16),
+    /// Begins or ends to keep decisions.
+    Explain(bool),
+    /// The decisions that were kept, the newest `most`, oldest first.
+    Decisions {
+        /// How many.
+        most: usize,
+    },
+}
+
+/// What comes back.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// It was done.
+    Done,
+    /// To [`Command::Show`].
+    Shown(Box<Snapshot>),
+    /// To [`Command::Decisions`]; `is_kept` says whether they are kept at all.
+    Decisions {
+        /// The decisions.
+        decisions: Vec<Decision>,
+        /// Whether more are kept from now on.
+        is_kept: bool,
+    },
+}
+
+/// Why a command was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ControlError {
+    /// A place that no path has.
+    #[error("device {device} has no path {path}: its paths are 0 to {last}")]
+    NoSuchPath {
+        /// The device.
+        device: String,
+        /// The place.
+        path: usize,
+        /// The last place.
+        last: usize,
+    },
+    /// No usable path has this priority.
+    #[error("device {device} has no usable path of priority {priority}")]
+    NoSuchGroup {
+        /// The device.
+        device: String,
+        /// The priority.
+        priority: u16,
+    },
+    /// The loop did not answer in time.
+    #[error("device {device} did not answer within {waited:?}: its event loop is stuck")]
+    Silent {
+        /// The device.
+        device: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The device is closed.
+    #[error("device {device} is closed")]
+    Closed {
+        /// The device.
+        device: String,
+    },
+}
+
+/// A command on its way, with where the answer goes.
+struct Job {
+    command: Command,
+    reply: mpsc::SyncSender<Result<Answer, ControlError>>,
+}
+
+/// The operator's end. A clone is another end of the same device.
+#[derive(Clone)]
+pub struct Control {
+    device: String,
+    jobs: Giver<Job>,
+    /// Set after the bell was rung, so that a poll without commands costs no system call.
+    has_jobs: Arc<AtomicBool>,
+}
+
+impl Control {
+    /// What the device is called.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// Has a command done, and waits for the answer, at most for `patience`.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub fn ask(&self, command: Command, patience: Duration) -> Result<Answer, ControlError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        let device = || self.device.clone();
+        if !self.jobs.give(Job { command, reply }) {
+            return Err(ControlError::Closed { device: device() });
+        }
+        self.has_jobs.store(true, Ordering::Release);
+        match answer.recv_timeout(patience) {
+            Ok(answer) => answer,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                Err(ControlError::Silent { device: device(), waited: patience })
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(ControlError::Closed { device: device() }),
+        }
+    }
+}
+
+/// A multipath device that operators reach.
+pub struct Controlled {
+    inner: MultipathDevice,
+    device: String,
+    addresses: Vec<String>,
+    jobs: Taker<Job>,
+    has_jobs: Arc<AtomicBool>,
+}
+
+impl Controlled {
+    /// Puts an operator's end on a device; `addresses` are what its paths are called, by place.
+    ///
+    /// # Errors
+    /// Where the kernel has no descriptor left.
+    pub fn new(inner: MultipathDevice, device: &str, addresses: Vec<String>) -> io::Result<(Self, Control)> {
+        let (giver, jobs) = results()?;
+        let has_jobs = Arc::new(AtomicBool::new(false));
+        let control = Control { device: device.to_owned(), jobs: giver, has_jobs: Arc::clone(&has_jobs) };
+        Ok((Self { inner, device: device.to_owned(), addresses, jobs, has_jobs }, control))
+    }
+
+    /// Takes in what operators want.
+    fn take_commands(&mut self, now: Instant) {
+        // Whoever waits on the bell comes back until it is cleared, which is when the last command was taken.
+        if !self.has_jobs.swap(false, Ordering::Acquire) {
+            return;
+        }
+        for _ in 0..COMMANDS_PER_POLL {
+            let Some(Job { command, reply }) = self.jobs.take() else { return };
+            // Whoever went away does not want to know.
+            let _ = reply.try_send(self.execute(now, command));
+        }
+        self.has_jobs.store(true, Ordering::Relaxed);
+    }
+
+    fn execute(&mut self, now: Instant, command: Command) -> Result<Answer, ControlError> {
+        match command {
+            Command::Show => {
+                let snapshot = self.inner.snapshot(now, &self.device, &self.addresses);
+                return Ok(Answer::Shown(Box::new(snapshot)));
+            }
+            Command::Fail(path) => self.inner.fail_path(now, self.path(path)?),
+            Command::Reinstate(path) => self.inner.reinstate_path(now, self.path(path)?),
+            Command::Policy(kind) => self.inner.switch_selector(now, kind),
+            Command::SwitchGroup(priority) => {
+                if !self.inner.switch_group(priority) {
+                    return Err(ControlError::NoSuchGroup { device: self.device.clone(), priority });
+                }
+            }
+            Command::Explain(wanted) => self.inner.explain(wanted),
+            Command::Decisions { most } => {
+                let explain = self.inner.explanation();
+                let left_out = explain.decisions().count().saturating_sub(most);
+                let decisions = explain.decisions().skip(left_out).copied().collect();
+                return Ok(Answer::Decisions { decisions, is_kept: explain.keeps_decisions() });
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    fn path(&self, path: PathIndex) -> Result<PathIndex, ControlError> {
+        let count = self.inner.path_count();
+        if path.0 < count {
+            return Ok(path);
+        }
+        let device = self.device.clone();
+        Err(ControlError::NoSuchPath { device, path: path.0, last: count.saturating_sub(1) })
+    }
+}
+
+impl BlockDevice for Controlled {
+    fn geometry(&self) -> Geometry {
+        self.inner.geometry()
+    }
+
+    fn submit(&mut self, now: Instant, request: IoRequest) -> Result<(), Refused> {
+        self.inner.submit(now, request)
+    }
+
+    fn poll(&mut self, now: Instant) -> Option<IoCompletion> {
+        self.take_commands(now);
+        self.inner.poll(now)
+    }
+
+    fn poll_event(&mut self, now: Instant) -> Option<DeviceEvent> {
+        self.inner.poll_event(now)
+    }
+
+    fn next_wakeup(&self) -> Option<Instant> {
+        self.inner.next_wakeup()
+    }
+
+    fn cancel(&mut self, now: Instant, tag: IoTag) -> Cancelled {
+        self.inner.cancel(now, tag)
+    }
+
+    fn attach_pool(&mut self, pool: &BufferPool) {
+        self.inner.attach_pool(pool);
+    }
+
+    fn wait_on(&self, descriptors: &mut Vec<RawFd>) {
+        descriptors.push(self.jobs.descriptor());
+        self.inner.wait_on(descriptors);
+    }
+}
+
+/// The operator's ends of all devices of a process, by what they are called.
+pub type Controls = BTreeMap<String, Control>;
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use storage_mapping::device::{Faults, FaultyDevice, Hang, MemoryDisk};
+    use storage_mapping::{BlockCount, BlockSize, Buffer, Lba, wait};
+
+    use super::*;
+    use crate::failover::FailoverConfig;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Two paths, the first of which never answers, with a read under way over it.
+    fn stuck() -> (Controlled, Control) {
+        let disk = MemoryDisk::new(BlockSize::B4096, BlockCount(8));
+        let hang = Hang::After { requests: 0, duration: None };
+        let hung = FaultyDevice::new(disk.device(), Faults { hang, ..Faults::default() }, 1);
+        let paths: Vec<Box<dyn BlockDevice>> = vec![Box::new(hung), Box::new(disk.device())];
+        let device = MultipathDevice::new(paths, FailoverConfig::default()).unwrap();
+        let addresses = vec!["mem:a".to_owned(), "mem:b".to_owned()];
+        let (mut device, control) = Controlled::new(device, "0", addresses).unwrap();
+        let read = IoRequest::read(IoTag(1), Lba(0), Buffer::zeroed(4096));
+        device.submit(Instant::ZERO, IoRequest { path: Some(PathIndex(0)), ..read }).unwrap();
+        (device, control)
+    }
+
+    /// A loop that sleeps until something wakes it; time stands still, so that nothing but the bell does.
+    fn serve(mut device: Controlled, until: mpsc::Receiver<()>) {
+        let mut descriptors = Vec::new();
+        device.wait_on(&mut descriptors);
+        while until.try_recv() == Err(mpsc::TryRecvError::Empty) {
+            assert!(device.poll(Instant::ZERO).is_none());
+            while device.poll_event(Instant::ZERO).is_some() {}
+            wait::wait(&descriptors, Some(Duration::from_millis(100)));
+        }
+    }
+
+    #[test]
+    fn an_operator_is_answered_while_a_path_hangs() {
+        let (device, control) = stuck();
+        let (stop, until) = mpsc::channel();
+        let event_loop = thread::spawn(move || serve(device, until));
+        let shown = || match control.ask(Command::Show, PATIENCE) {
+            Ok(Answer::Shown(snapshot)) => snapshot,
+            other => panic!("{other:?}"),
+        };
+        let snapshot = shown();
+        assert_eq!(
+            (snapshot.device.as_str(), snapshot.in_flight, snapshot.policy.as_str()),
+            ("0", 1, "latency")
+        );
+        assert_eq!((snapshot.paths[0].address.as_str(), snapshot.paths[0].in_flight), ("mem:a", 1));
+        for command in [
+            Command::Fail(PathIndex(0)),
+            Command::Policy(SelectorKind::QueueLength),
+            Command::SwitchGroup(0),
+            Command::Explain(true),
+        ] {
+            assert!(matches!(control.ask(command, PATIENCE), Ok(Answer::Done)));
+        }
+        let snapshot = shown();
+        assert_eq!((snapshot.paths[0].state, snapshot.policy.as_str()), ("disabled", "queue-length"));
+        assert_eq!(snapshot.paths[0].reason.as_deref(), Some("an operator wanted it"));
+        assert!(matches!(control.ask(Command::Reinstate(PathIndex(0)), PATIENCE), Ok(Answer::Done)));
+        assert_eq!(shown().paths[0].state, "active");
+        let answer = control.ask(Command::Decisions { most: 5 }, PATIENCE).unwrap();
+        assert!(matches!(answer, Answer::Decisions { decisions, is_kept: true } if decisions.is_empty()));
+        stop.send(()).unwrap();
+        event_loop.join().unwrap();
+        assert!(matches!(control.ask(Command::Show, PATIENCE), Err(ControlError::Closed { .. })));
+    }
+
+    #[test]
+    fn mistakes_are_named_and_nobody_waits_for_ever() {
+        let (mut device, control) = stuck();
+        let silent = control.ask(Command::Show, Duration::from_millis(1)).unwrap_err();
+        assert!(matches!(silent, ControlError::Silent { .. }), "{silent}");
+        let said = |device: &mut Controlled, command| {
+            device.execute(Instant::ZERO, command).unwrap_err().to_string()
+        };
+        let message = said(&mut device, Command::Fail(PathIndex(2)));
+        assert_eq!(message, "device 0 has no path 2: its paths are 0 to 1");
+        assert!(said(&mut device, Command::SwitchGroup(7)).contains("priority 7"));
+        // The one who did not wait is no harm to the next poll.
+        assert!(device.poll(Instant::ZERO).is_none());
+    }
+}
