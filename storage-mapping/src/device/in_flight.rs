@@ -60,6 +60,10 @@ impl<T> InFlight<T> {
         index
     }
 
+    pub(crate) fn get(&self, index: usize) -> Option<&T> {
+        self.entries.get(index)?.as_ref()
+    }
+
     pub(crate) fn entry(&mut self, index: usize) -> Option<&mut T> {
         self.entries.get_mut(index)?.as_mut()
     }

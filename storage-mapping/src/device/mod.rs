@@ -2,6 +2,7 @@
 //!
 //! * [`memory`]: a disk in memory that many devices can be opened on;
 //! * [`mod@file`]: opening a regular file or block node, for the two engines [`uring`] and [`threaded`];
+//! * [`nbd`]: a disk behind a Network Block Device server;
 //! * [`faulty`]: a layer over any of them that makes it misbehave;
 //! * [`storage_system`]: a simulated storage system with ports, logical volumes and physical disks;
 //! * [`recording`]: the behaviour of a path, recorded and played again.
@@ -11,6 +12,7 @@ pub mod faulty;
 pub mod file;
 mod in_flight;
 pub mod memory;
+pub mod nbd;
 mod outcome;
 pub mod recording;
 pub mod storage_system;
@@ -20,6 +22,7 @@ pub mod uring;
 pub use faulty::{FaultControl, FaultCounters, Faults, FaultyDevice, Hang};
 pub use file::{OpenFile, OpenFileError};
 pub use memory::{MemoryDevice, MemoryDisk};
+pub use nbd::{NbdDevice, NbdServer, NbdSettings};
 pub use recording::{Recorder, Recording, ReplayDevice};
 pub use storage_system::{SimulatedPath, StorageSystem};
 pub use threaded::ThreadedDevice;
