@@ -13,6 +13,7 @@
 use std::path::Path;
 
 use multipath::{FailoverConfig, MultipathDevice, MultipathError};
+use storage_mapping::device::NbdServer;
 use storage_mapping::path_address::{
     OpenError as AddressError, ParseAddressError, PathAddress, Target, open,
 };
@@ -106,6 +107,11 @@ pub fn address(file: &Path, base: &Path, text: &str, line: usize) -> Result<Path
     }
     if let Target::Simulated(simulated) = &mut address.target
         && let Some(path) = &mut simulated.description
+    {
+        *path = base.join(&*path);
+    }
+    if let Target::Nbd(nbd) = &mut address.target
+        && let NbdServer::Unix(path) = &mut nbd.server
     {
         *path = base.join(&*path);
     }

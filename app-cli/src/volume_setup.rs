@@ -141,6 +141,11 @@ fn master_name(config: &VolumeConfig) -> Result<String, StackError> {
             let shown = simulated.to_string();
             if shown.len() <= 255 { shown } else { String::new() }
         }
+        // The address without options: where the server is and what it is asked for.
+        Target::Nbd(nbd) => {
+            let shown = nbd.to_string();
+            if shown.len() <= 255 { shown } else { String::new() }
+        }
     })
 }
 

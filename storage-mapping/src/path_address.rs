@@ -5,13 +5,16 @@
 //! block:/dev/disk/by-id/wwn-0x5000c500a1b2c3d4
 //! mem:lab?size=64MiB&latency=2ms&jitter=1ms&rate=100MiB&error=0.01&hang=after:1000&seed=7
 //! sim:lab/p0/v0?system=/etc/lab.txt&initiator=host1
+//! nbd://10.0.0.7:10810/disk?block=4096
+//! nbd+unix:///disk?socket=/run/nbd.sock
 //! ```
 //!
 //! `%XX` stands for a byte that would otherwise end the path (`?`, `#`, `&`, `%`). Options:
 //!
 //! | option | value | what it does |
 //! |---|---|---|
-//! | `block` | bytes | block size of a file or of memory (default 4096) |
+//! | `block` | bytes | block size of a file, of memory or of an NBD export (default 4096) |
+//! | `socket` | path | where the server of `nbd+unix:` listens |
 //! | `engine` | `uring`, `threads` | how I/O is done (default: io_uring, threads where there is none) |
 //! | `size` | bytes | size of memory; needed by the first that opens the name |
 //! | `system` | path | what describes the simulated storage system; or `size` and `ports` make one |
@@ -26,6 +29,7 @@
 //! Keeps true: what [`PathAddress`] prints parses back to the same value; an unknown or contradicting
 //! option is an error that names it and says what would be right. Not here: the devices.
 
+mod nbd;
 mod open;
 mod parse;
 mod quantity;
@@ -35,6 +39,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::nbd::NbdAddress;
 pub use self::open::{OpenError, Opened, open};
 pub use self::parse::ParseAddressError;
 pub use self::quantity::{QuantityError, parse_byte_size, parse_duration};
@@ -48,7 +53,7 @@ use crate::device::{Faults, Hang};
 pub struct PathAddress {
     /// What lies at its end.
     pub target: Target,
-    /// Block size of a file or of memory, where the default is not right.
+    /// Block size of a file, of memory or of an NBD export, where the default is not right.
     pub block_size: Option<BlockSize>,
     /// How I/O is done, where it matters.
     pub engine: Option<Engine>,
@@ -74,6 +79,8 @@ pub enum Target {
     },
     /// A path of a simulated storage system of this process.
     Simulated(SimulatedAddress),
+    /// An export of an NBD server. One address is one connection; several connections are several paths.
+    Nbd(NbdAddress),
 }
 
 /// How I/O on a file or block node is done.
@@ -101,6 +108,11 @@ impl PathAddress {
         }
         if let Target::Simulated(simulated) = &self.target {
             simulated.options().into_iter().for_each(|(name, value)| put(name, value));
+        }
+        if let Target::Nbd(nbd) = &self.target
+            && let Some(socket) = nbd.socket_option()
+        {
+            put("socket", socket);
         }
         if let Some(block_size) = self.block_size {
             put("block", block_size.bytes().to_string());
@@ -150,6 +162,7 @@ impl fmt::Display for PathAddress {
             Target::File(path) => write!(f, "file:{}", parse::escape_path(path))?,
             Target::Memory { name, .. } => write!(f, "mem:{}", parse::escape(name.as_bytes()))?,
             Target::Simulated(simulated) => write!(f, "sim:{simulated}")?,
+            Target::Nbd(nbd) => write!(f, "{nbd}")?,
         }
         let options = self.options();
         if options.is_empty() { Ok(()) } else { write!(f, "?{}", options.join("&")) }

@@ -1,7 +1,8 @@
 //! From a path address to a device.
 //!
 //! Keeps true: what the device has to do without is said in [`Opened::notices`], never left silent; a
-//! name of memory is the same disk for everyone in this process. Not here: how the devices work.
+//! name of memory is the same disk for everyone in this process. Opening an NBD export waits for its server,
+//! for a bounded time. Not here: how the devices work.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,8 +15,10 @@ use thiserror::Error;
 use super::{Engine, OpenSimulatedError, PathAddress, Target};
 use crate::block::BlockDevice;
 use crate::block::address::{BlockCount, BlockSize, ByteSize};
+use crate::device::nbd::{NbdMonitor, OpenNbdError};
 use crate::device::{
-    FaultControl, Faults, FaultyDevice, MemoryDisk, OpenFile, OpenFileError, ThreadedDevice, UringDevice,
+    FaultControl, Faults, FaultyDevice, MemoryDisk, NbdDevice, OpenFile, OpenFileError, ThreadedDevice,
+    UringDevice,
 };
 
 /// A device that was opened from a path address.
@@ -26,6 +29,11 @@ pub struct Opened {
     pub notices: Vec<String>,
     /// Changes its faults at run time; `None` where the address has none.
     pub faults: Option<FaultControl>,
+    /// What the NBD server said and how its connection does; `None` for other kinds. A second path to the
+    /// same export is allowed only where
+    /// [`Export::can_multi_conn`](crate::device::nbd::Export::can_multi_conn) says so; whoever opens several
+    /// paths has to look.
+    pub nbd: Option<NbdMonitor>,
 }
 
 /// Why a path address could not be opened.
@@ -37,6 +45,9 @@ pub enum OpenError {
     /// The simulated system.
     #[error(transparent)]
     Simulated(#[from] OpenSimulatedError),
+    /// The NBD export.
+    #[error(transparent)]
+    Nbd(#[from] OpenNbdError),
     /// `block:` on something that is no block node.
     #[error("block:{} is not a block device: for a disk image write file:{}", path.display(), path.display())]
     NotABlockNode {
@@ -103,6 +114,7 @@ pub enum OpenError {
 /// See [`OpenError`].
 pub fn open(address: &PathAddress) -> Result<Opened, OpenError> {
     let mut notices = Vec::new();
+    let mut monitor = None;
     let device: Box<dyn BlockDevice> = match &address.target {
         Target::Block(path) => {
             if std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_block_device()) {
@@ -118,13 +130,20 @@ pub fn open(address: &PathAddress) -> Result<Opened, OpenError> {
         }
         Target::Memory { name, size } => Box::new(open_memory(name, *size, address.block_size)?.device()),
         Target::Simulated(simulated) => super::simulated::open(address, simulated, &mut notices)?,
+        Target::Nbd(nbd) => {
+            let settings = super::nbd::settings(address);
+            let device = NbdDevice::open(&nbd.server, &nbd.export, settings)?;
+            notices.extend(device.notices());
+            monitor = Some(device.monitor());
+            Box::new(device)
+        }
     };
     if address.faults == Faults::default() {
-        return Ok(Opened { device, notices, faults: None });
+        return Ok(Opened { device, notices, faults: None, nbd: monitor });
     }
     let device = FaultyDevice::new(device, address.faults.clone(), address.seed);
     let faults = Some(device.control());
-    Ok(Opened { device: Box::new(device), notices, faults })
+    Ok(Opened { device: Box::new(device), notices, faults, nbd: monitor })
 }
 
 fn open_node(

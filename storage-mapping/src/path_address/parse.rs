@@ -11,16 +11,19 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::nbd::socket_path;
 use super::quantity::{QuantityError, parse_byte_size, parse_duration};
-use super::{Engine, PathAddress, SimulatedAddress, Target};
+use super::{Engine, NbdAddress, PathAddress, SimulatedAddress, Target};
 use crate::block::address::{BlockSize, ByteSize};
-use crate::device::Hang;
+use crate::device::{Hang, NbdServer};
 
 /// Why a path address was not understood.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ParseAddressError {
     /// No kind, or one that is none.
-    #[error("`{address}` does not start with file:, block:, mem: or sim:; a disk image is file:PATH")]
+    #[error(
+        "`{address}` does not start with file:, block:, mem:, nbd:, nbd+unix: or sim:; a disk image is file:PATH"
+    )]
     Kind {
         /// What was written.
         address: String,
@@ -45,6 +48,23 @@ pub enum ParseAddressError {
         /// The other.
         other: &'static str,
     },
+    /// An NBD address of another form than its kind has.
+    #[error("`{rest}` is no NBD address: write {expected}")]
+    Nbd {
+        /// What was written behind the kind.
+        rest: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// A name of an NBD export that is none.
+    #[error("`{text}` is no name of an NBD export: it must be UTF-8 without NUL, 4096 bytes at most")]
+    Export {
+        /// What was written.
+        text: String,
+    },
+    /// `nbd+unix:` without a socket.
+    #[error("nbd+unix: needs the path of the server's socket: write socket=PATH")]
+    NoSocket,
     /// `%` without two hexadecimal digits.
     #[error("`{text}` has a % without two hexadecimal digits: write %25 for a percent sign")]
     Escape {
@@ -116,6 +136,8 @@ impl FromStr for PathAddress {
                 Target::Memory { name, size: None }
             }
             "sim" => Target::Simulated(SimulatedAddress::parse(name)?),
+            "nbd" => Target::Nbd(NbdAddress::over_tcp(name)?),
+            "nbd+unix" => Target::Nbd(NbdAddress::over_unix(name)?),
             _ => return Err(ParseAddressError::Kind { address: address.to_owned() }),
         };
         let mut parsed = Self::new(target);
@@ -132,6 +154,9 @@ impl FromStr for PathAddress {
         }
         if let Target::Simulated(simulated) = &parsed.target {
             simulated.check(parsed.block_size)?;
+        }
+        if let Target::Nbd(nbd) = &parsed.target {
+            nbd.check()?;
         }
         Ok(parsed)
     }
@@ -150,7 +175,10 @@ impl PathAddress {
         }
         match (option, &mut self.target) {
             ("size", Target::Memory { size, .. }) => *size = Some(ByteSize(byte_size(option, value)?)),
-            ("block", Target::File(_) | Target::Memory { .. } | Target::Simulated(_)) => {
+            ("socket", Target::Nbd(NbdAddress { server: NbdServer::Unix(path), .. })) => {
+                *path = socket_path(value)?;
+            }
+            ("block", Target::File(_) | Target::Memory { .. } | Target::Nbd(_) | Target::Simulated(_)) => {
                 let bytes = u32::try_from(byte_size(option, value)?).ok();
                 let block_size = bytes.and_then(BlockSize::new);
                 self.block_size = Some(block_size.ok_or_else(|| wrong("a power of two from 512 to 65536"))?);
@@ -179,6 +207,10 @@ impl PathAddress {
                     Target::Simulated(_) => (
                         "sim:",
                         "system, initiator, size, ports, block, and the faults latency, jitter, rate, error, hang, torn, lost, stale, late, seed",
+                    ),
+                    Target::Nbd(_) => (
+                        "nbd:",
+                        "block, socket (nbd+unix:), and the faults latency, jitter, rate, error, hang, torn, lost, stale, late, seed",
                     ),
                 };
                 return Err(ParseAddressError::Unknown { option: option.to_owned(), kind, known });
@@ -358,12 +390,19 @@ mod tests {
                     ports: Some(ports).filter(|ports| is_simple && ports % 2 == 0),
                 })
             });
+        let host =
+            prop_oneof!["[a-zA-Z0-9._-]{1,9}", any::<std::net::Ipv6Addr>().prop_map(|a| a.to_string())];
+        let servers = prop_oneof![
+            (host, 1_u16..).prop_map(|(host, port)| NbdServer::Tcp { host, port }),
+            path.clone().prop_map(NbdServer::Unix),
+        ];
         let target = prop_oneof![
             path.clone().prop_map(Target::File),
-            path.prop_map(Target::Block),
+            path.clone().prop_map(Target::Block),
             ("[a-z?&=%]{1,8}", any::<Option<u64>>())
                 .prop_map(|(name, size)| Target::Memory { name, size: size.map(ByteSize) }),
             simulated,
+            (servers, "[^\0]{0,8}").prop_map(|(server, export)| Target::Nbd(NbdAddress { server, export })),
         ];
         let hang = prop_oneof![
             Just(Hang::Never),
@@ -398,9 +437,12 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in ".*", options in "(file:x|mem:x|sim:x/p/v)\\?.*") {
+        fn no_text_makes_it_panic(text in ".*", rest in ".*", options in "(file:x|mem:x|sim:x/p/v)\\?.*") {
             drop(text.parse::<PathAddress>());
             drop(options.parse::<PathAddress>());
+            for kind in ["nbd://", "nbd://[", "nbd+unix:///"] {
+                drop(format!("{kind}{rest}").parse::<PathAddress>());
+            }
         }
     }
 }
