@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
 
+#[path = "support/nbd.rs"]
+mod nbd;
+#[path = "support/programs.rs"]
+mod programs;
 mod support;
 
 use std::collections::{HashMap, HashSet};
@@ -9,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use programs::{Program, skip};
 use storage_mapping::device::recording::Follow;
 use storage_mapping::device::{
-    Faults, FaultyDevice, MemoryDisk, OpenFile, Recorder, Recording, ReplayDevice, StorageSystem,
-    ThreadedDevice, UringDevice,
+    Faults, FaultyDevice, MemoryDisk, NbdDevice, NbdSettings, OpenFile, Recorder, Recording, ReplayDevice,
+    StorageSystem, ThreadedDevice, UringDevice,
 };
 use storage_mapping::{
     BlockCount, BlockDevice, BlockSize, Buffer, Cancelled, Effect, Instant, IoRequest, IoTag, Lba,
@@ -152,12 +157,6 @@ fn threaded(path: &Path, block_size: Option<BlockSize>) -> Box<dyn BlockDevice> 
     Box::new(ThreadedDevice::new(OpenFile::open(path, block_size).unwrap()).unwrap())
 }
 
-/// Fails instead of skipping where the environment says that nothing may be skipped.
-fn skip(test: &str, reason: &str) {
-    assert!(std::env::var_os("DISKWIRE_NO_SKIP").is_none_or(|value| value != "1"), "{test}: {reason}");
-    println!("SKIPPED {test}: {reason}");
-}
-
 #[test]
 fn memory_keeps_the_contract() {
     for block_size in [BlockSize::B512, BlockSize::B4096] {
@@ -181,6 +180,49 @@ fn uring_over_a_file_keeps_the_contract() {
 fn threads_over_a_file_keep_the_contract() {
     let file = temporary_file(4 << 20);
     contract(&|| threaded(file.path(), None));
+}
+
+#[test]
+fn nbd_keeps_the_contract() {
+    let able = nbd::Told::new(2 << 20);
+    let plain = nbd::Told { flags: nbd::HAS_FLAGS | nbd::FLUSH, ..able };
+    let least = nbd::Told { flags: nbd::HAS_FLAGS, blocks: Some([512, 512, 65_536]), ..able };
+    for (told, block_size) in [
+        (able, BlockSize::B512),
+        (able, BlockSize::B4096),
+        (plain, BlockSize::B4096),
+        (least, BlockSize::B512),
+    ] {
+        let place = nbd::Place::new();
+        drop(nbd::honest(&place, told));
+        let settings = NbdSettings { block_size: Some(block_size), ..NbdSettings::default() };
+        contract(&|| Box::new(NbdDevice::open(&place.server(), "", settings).unwrap()));
+    }
+}
+
+#[test]
+fn nbdkit_keeps_the_contract() {
+    let place = nbd::Place::new();
+    match Program::nbdkit(&place.socket(), &["memory", "size=2M"]) {
+        Ok(program) => {
+            contract(&|| Box::new(NbdDevice::open(program.server(), "", NbdSettings::default()).unwrap()));
+        }
+        Err(reason) => skip("nbdkit_keeps_the_contract", &reason),
+    }
+}
+
+#[test]
+fn qemu_nbd_keeps_the_contract() {
+    let place = nbd::Place::new();
+    let image = temporary_file(2 << 20);
+    match Program::qemu_nbd(&place.socket(), image.path()) {
+        Ok(program) => {
+            contract(&|| {
+                Box::new(NbdDevice::open(program.server(), "disk", NbdSettings::default()).unwrap())
+            });
+        }
+        Err(reason) => skip("qemu_nbd_keeps_the_contract", &reason),
+    }
 }
 
 #[test]

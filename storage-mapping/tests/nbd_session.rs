@@ -1,4 +1,5 @@
-//! The machine of NBD requests and replies over byte streams made by hand: every split, every loss, every noise.
+//! The machine of NBD requests and replies over byte streams made by hand: every split, every loss, every
+//! noise.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
 #![expect(clippy::big_endian_bytes, reason = "NBD is big-endian on the wire")]
