@@ -11,6 +11,7 @@
 //! * [`file_system`]: files that forget what was not synced;
 //! * [`files`]: what is sent, and where it must be in the end;
 //! * [`checker`]: what must hold, one promise a file;
+//! * [`relay`]: beside the simulator, one real path to a real server, which can be made to fail;
 //! * [`trace`]: what happened, as lines and as one number;
 //! * [`runner`]: many seeds; [`sabotage`]: builds that are broken on purpose, which they must find out.
 //!
@@ -29,6 +30,7 @@ pub mod host;
 pub mod lane;
 pub mod models;
 pub mod plan;
+pub mod relay;
 pub mod runner;
 pub mod script;
 
