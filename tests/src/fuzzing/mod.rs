@@ -25,6 +25,7 @@ pub mod memory_files;
 pub mod messages;
 pub mod mutate;
 pub mod names;
+pub mod nbd;
 pub mod record;
 pub mod sample;
 pub mod scene;
@@ -56,6 +57,18 @@ const fn target(
 pub const TARGETS: &[Target] = &[
     target("names", "relative paths, targets of links, text fields", names::names, names::names_seeds),
     target("path_address", "path addresses", names::path_address, names::path_address_seeds),
+    target(
+        "nbd_handshake",
+        "the negotiation with an NBD server",
+        nbd::nbd_handshake,
+        nbd::nbd_handshake_seeds,
+    ),
+    target(
+        "nbd_reply",
+        "requests to an NBD server that answers anything",
+        nbd::nbd_reply,
+        nbd::nbd_reply_seeds,
+    ),
     target("messages", "messages of sessions, every kind", messages::messages, messages::messages_seeds),
     target(
         "journal",

@@ -164,6 +164,8 @@ pub fn path_address_seeds() -> Vec<Vec<u8>> {
         "file:%ff%00?latency=18446744073709551615ns",
         "mem:x?size=17179869183GiB",
         "file:x?error=1e-300&late=0:1s",
+        "nbd://[0::1]:10810/a/b%3Fc?block=512",
+        "nbd+unix:///disk?socket=/run/x%26y.sock&latency=1ms",
     ]
     .map(|text| text.as_bytes().to_vec())
     .to_vec()
