@@ -13,7 +13,6 @@ mod support;
 use std::time::{Duration, Instant as Clock};
 
 use nbd::Place;
-use nix::sys::signal::Signal;
 use programs::{Program, skip};
 use storage_mapping::device::nbd::{NbdDevice, NbdSettings, OpenNbdError};
 use storage_mapping::{
@@ -186,7 +185,7 @@ fn a_stopped_server_holds_its_requests_and_nobody_else_s() {
     let stopped = or_skip!(test, Program::nbdkit(&one.socket(), &["memory", "size=1M"]));
     let going = or_skip!(test, Program::nbdkit(&other.socket(), &["memory", "size=1M"]));
     let (mut device, mut healthy) = (open(&stopped), open(&going));
-    stopped.signal(Signal::SIGSTOP);
+    stopped.stop();
     device.submit(Instant::ZERO, write(1, 9, false)).unwrap();
     device.submit(Instant::ZERO, read(2)).unwrap();
     assert!(device.poll(Instant::ZERO).is_none());
@@ -198,7 +197,7 @@ fn a_stopped_server_holds_its_requests_and_nobody_else_s() {
     // A new connection is taken by the kernel, and then nobody speaks: a bounded time.
     let hasty = NbdSettings { connect_time_max: Duration::from_millis(50), ..settings() };
     assert!(matches!(NbdDevice::open(stopped.server(), "", hasty), Err(OpenNbdError::Connect(_))));
-    stopped.signal(Signal::SIGCONT);
+    stopped.go_on();
     let mut driver = Driver::new(&mut device);
     let mut tags = [driver.next(), driver.next()].map(|done| (done.tag.0, done.outcome.is_ok()));
     tags.sort_unstable();

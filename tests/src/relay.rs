@@ -8,7 +8,7 @@
 //!
 //! What holds:
 //!
-//! * bytes pass unchanged and in their order, except where a command says otherwise ([`line`]);
+//! * bytes pass unchanged and in their order, except where a command says otherwise ([`mod@line`]);
 //! * what is held for the server stays held when the client goes, and goes when it may: a write that the
 //!   client gave up lands then, over whatever was written meanwhile on another path. That is a ghost, and a
 //!   real one;

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use storage_mapping::device::{NbdDevice, NbdServer, NbdSettings};
 
@@ -95,9 +96,20 @@ impl Program {
         &self.server
     }
 
-    pub(crate) fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).expect("process numbers are small");
-        kill(Pid::from_raw(id), signal).expect("the child is ours");
+    fn id(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("process numbers are small"))
+    }
+
+    /// SIGSTOP, and waits until every thread of it stands still: the signal alone is not obeyed at once.
+    pub(crate) fn stop(&self) {
+        kill(self.id(), Signal::SIGSTOP).expect("the child is ours");
+        let stopped = waitpid(self.id(), Some(WaitPidFlag::WUNTRACED)).expect("the child is ours");
+        assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn go_on(&self) {
+        kill(self.id(), Signal::SIGCONT).expect("the child is ours");
     }
 
     /// SIGKILL, and waits until it is gone.
