@@ -31,6 +31,7 @@
 //! ```
 //!
 //! * [`multipath_device`]: the device;
+//! * [`config`]: its numbers;
 //! * [`failover`]: its decisions, a state machine without I/O, threads or a clock;
 //! * [`error_class`]: what an error says about a path, a request and its copy;
 //! * [`group`]: which of the usable paths are used;
@@ -56,6 +57,7 @@
 //!
 //! Not here: control commands.
 
+pub mod config;
 pub mod control;
 pub mod error_class;
 pub mod explain;

@@ -1,0 +1,162 @@
+//! Probes: which path is asked whether it answers, when, and what follows.
+//!
+//! Keeps true: a path has one probe at a time, or the comparison that follows it; any I/O that succeeded within the
+//! interval is as good as a check; a path that had failed is in use again only by what is decided here, or by an operator.
+//! Not here: sending probes and comparing (`multipath_device`).
+
+use std::time::Duration;
+
+use storage_mapping::{Instant, IoError, IoTag, PathIndex};
+
+use super::{EILSEQ, Failover, Path};
+use crate::explain::Reason;
+use crate::path_state::PathState;
+use crate::selector::PathSelector;
+
+/// Between two checks of a device that has nothing to do, all its paths taken together.
+const DEEP_IDLE_CHECK: Duration = Duration::from_secs(60);
+/// How long a path that leads to other data is left alone before it is compared once more.
+pub(super) const FOREIGN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What follows from a probe that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterProbe {
+    /// The path was in use, and stays so.
+    Nothing,
+    /// It is to be compared with this one, and then reinstated.
+    Compare(PathIndex),
+    /// It is in use again: there is no other to compare it with.
+    Reinstated,
+}
+
+impl<S: PathSelector> Failover<S> {
+    /// The next path to probe now, if any; its probe is then under way.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<PathIndex> {
+        if self.next_probe.is_none_or(|at| now < at) {
+            return None;
+        }
+        for index in 0..self.paths.len() {
+            let path = self.paths[index];
+            if path.is_probing || path.probe_at.is_none_or(|at| now < at) {
+                continue;
+            }
+            if path.state == PathState::Active && !path.is_called {
+                // Any I/O that succeeded in the meantime was as good as a check.
+                let due = self.silence(now, path).map(|silence| path.last_success + silence);
+                if due.is_none_or(|at| now < at) {
+                    self.paths[index].probe_at = due;
+                    continue;
+                }
+            }
+            let place = &mut self.paths[index];
+            (place.probe_at, place.is_probing, place.is_called) = (None, true, false);
+            return Some(PathIndex(index));
+        }
+        let waiting = self.paths.iter().filter(|path| !path.is_probing);
+        self.next_probe = waiting.filter_map(|path| path.probe_at).min();
+        None
+    }
+
+    /// How long an active path may be silent.
+    fn silence(&self, now: Instant, path: Path) -> Option<Duration> {
+        if path.is_suspect {
+            return Some(self.config.probe_interval);
+        }
+        let is_idle = now.since(self.last_use) >= self.config.deep_idle_after;
+        let count = u32::try_from(self.paths.len()).unwrap_or(u32::MAX);
+        let idle = if is_idle { DEEP_IDLE_CHECK * count } else { Duration::ZERO };
+        self.config.check_interval.map(|interval| interval.max(idle))
+    }
+
+    /// A probe was answered.
+    pub fn handle_probe_success(&mut self, now: Instant, path: PathIndex, tag: IoTag) -> AfterProbe {
+        let place = &mut self.paths[path.0];
+        (place.is_suspect, place.last_success) = (false, now);
+        let findings = self.witness.handle_success(path, tag);
+        self.take_in(now, findings, Reason::Error(IoError::errno(EILSEQ)));
+        let witness = self.groups.current().next_from(PathIndex(0));
+        let place = &mut self.paths[path.0];
+        match (place.state, witness) {
+            (PathState::Failed | PathState::Foreign | PathState::Standby, Some(witness)) => {
+                AfterProbe::Compare(witness)
+            }
+            (PathState::Failed | PathState::Foreign | PathState::Standby, None) => {
+                place.is_probing = false;
+                self.reinstate(now, path, Reason::Answered);
+                AfterProbe::Reinstated
+            }
+            (PathState::Isolated, _) => {
+                place.is_probing = false;
+                self.isolated.remove(path);
+                self.reinstate(now, path, Reason::Answered);
+                AfterProbe::Nothing
+            }
+            (PathState::Active | PathState::Disabled, _) => {
+                place.is_probing = false;
+                self.probe_at_interval(now, path);
+                AfterProbe::Nothing
+            }
+        }
+    }
+
+    /// The comparison ended: the path leads to the same data as the others.
+    pub fn handle_proof(&mut self, now: Instant, path: PathIndex) {
+        self.paths[path.0].is_probing = false;
+        if matches!(self.state(path), PathState::Failed | PathState::Foreign | PathState::Standby) {
+            self.reinstate(now, path, Reason::Compared);
+        }
+    }
+
+    /// A path that answers is used again; if it came and went too often, only where no other is left.
+    fn reinstate(&mut self, now: Instant, path: PathIndex, reason: Reason) {
+        match self.paths[path.0].damping.reusable_at(now) {
+            None => self.activate(now, path, reason),
+            Some(at) => {
+                self.change(now, path, PathState::Isolated, Reason::Flapped(at.since(now)));
+                self.isolated.insert(path);
+                self.probe_in(now, path, at.since(now).min(self.config.probe_interval));
+            }
+        }
+    }
+
+    /// The comparison ended: the path leads to other data than the others and carries nothing.
+    pub fn handle_foreign(&mut self, now: Instant, path: PathIndex, witness: PathIndex) {
+        self.paths[path.0].is_probing = false;
+        if self.state(path) != PathState::Disabled {
+            self.deactivate(now, path, PathState::Foreign, Reason::Differs(witness));
+            self.probe_in(now, path, FOREIGN_INTERVAL);
+        }
+    }
+
+    /// A probe failed, or could not be sent; or a comparison came to no end.
+    pub fn handle_failed_probe(&mut self, now: Instant, path: PathIndex) {
+        self.paths[path.0].is_probing = false;
+        if self.state(path) == PathState::Isolated {
+            self.fail(now, path, PathState::Failed, Reason::Hung);
+        }
+        if self.state(path) != PathState::Disabled {
+            self.probe_in(now, path, self.config.probe_interval);
+        }
+    }
+
+    /// The path is likely to have changed: its probe is due now, unless one is under way.
+    pub fn probe_now(&mut self, now: Instant, path: PathIndex) {
+        self.probe_in(now, path, Duration::ZERO);
+    }
+
+    /// The next probe is due then, or earlier if that was so.
+    pub(super) fn probe_in(&mut self, now: Instant, path: PathIndex, delay: Duration) {
+        let at = now + delay;
+        let probe_at = &mut self.paths[path.0].probe_at;
+        *probe_at = Some(probe_at.map_or(at, |earlier| earlier.min(at)));
+        if !self.paths[path.0].is_probing {
+            self.next_probe = Some(self.next_probe.map_or(at, |earlier| earlier.min(at)));
+        }
+    }
+
+    pub(super) fn probe_at_interval(&mut self, now: Instant, path: PathIndex) {
+        if let Some(interval) = self.config.check_interval {
+            self.probe_in(now, path, interval);
+        }
+    }
+}
