@@ -48,6 +48,8 @@ pub struct FailoverConfig {
     pub no_path: NoPathPolicy,
     /// When a better group of paths is used again.
     pub failback: Failback,
+    /// Paths but the first carry nothing before they were compared with one in use, as if they had been away.
+    pub compares_at_start: bool,
     /// How long after a failure, or a failed probe, a path is probed; the same for a path that gave a suspicious
     /// error.
     pub probe_interval: Duration,
@@ -86,6 +88,7 @@ impl Default for FailoverConfig {
             busy_delay: Duration::from_millis(10),
             no_path: NoPathPolicy::QueueFor(Duration::from_secs(60)),
             failback: Failback::Immediate,
+            compares_at_start: false,
             probe_interval: Duration::from_secs(1),
             check_interval: Some(Duration::from_secs(20)),
             deep_idle_after: Duration::from_secs(60),

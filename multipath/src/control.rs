@@ -25,7 +25,8 @@ use storage_mapping::{
 use thiserror::Error;
 
 use crate::explain::Decision;
-use crate::multipath_device::MultipathDevice;
+use crate::multipath_device::{DrillError, DrillFault, DrillReport, MultipathDevice};
+use crate::plan::Prediction;
 use crate::report::Snapshot;
 use crate::selector::SelectorKind;
 
@@ -47,6 +48,22 @@ pub enum Command {
     SwitchGroup(u16),
     /// Begins or ends to keep decisions.
     Explain(bool),
+    /// How long the worst case of each fault takes.
+    Plan {
+        /// What a path takes at most; without it, the longest that was measured.
+        service_time: Option<Duration>,
+    },
+    /// Lets a path fail on purpose for a time.
+    Drill {
+        /// The path.
+        path: PathIndex,
+        /// How.
+        fault: DrillFault,
+        /// How long.
+        duration: Duration,
+    },
+    /// What the drill that goes on has shown, or the last one.
+    DrillReport,
     /// The decisions that were kept, the newest `most`, oldest first.
     Decisions {
         /// How many.
@@ -61,6 +78,10 @@ pub enum Answer {
     Done,
     /// To [`Command::Show`].
     Shown(Box<Snapshot>),
+    /// To [`Command::Plan`].
+    Plan(Vec<Prediction>),
+    /// To [`Command::DrillReport`]; `None`: there was none.
+    Drill(Option<DrillReport>),
     /// To [`Command::Decisions`]; `is_kept` says whether they are kept at all.
     Decisions {
         /// The decisions.
@@ -90,6 +111,14 @@ pub enum ControlError {
         device: String,
         /// The priority.
         priority: u16,
+    },
+    /// There is no drill now.
+    #[error("device {device}: {source}")]
+    Drill {
+        /// The device.
+        device: String,
+        /// Why.
+        source: DrillError,
     },
     /// The loop did not answer in time.
     #[error("device {device} did not answer within {waited:?}: its event loop is stuck")]
@@ -200,6 +229,15 @@ impl Controlled {
                 }
             }
             Command::Explain(wanted) => self.inner.explain(wanted),
+            Command::Plan { service_time } => {
+                return Ok(Answer::Plan(self.inner.plan(service_time)));
+            }
+            Command::Drill { path, fault, duration } => {
+                let path = self.path(path)?;
+                let error = |source| ControlError::Drill { device: self.device.clone(), source };
+                self.inner.start_drill(now, path, fault, duration).map_err(error)?;
+            }
+            Command::DrillReport => return Ok(Answer::Drill(self.inner.drill_report(now))),
             Command::Decisions { most } => {
                 let explain = self.inner.explanation();
                 let left_out = explain.decisions().count().saturating_sub(most);

@@ -32,12 +32,16 @@ pub enum Reason {
     Hung,
     /// Its device said that the link is down, or takes nothing more.
     LinkDown,
+    /// It was not compared with another path yet.
+    NotCompared,
     /// It answered a probe, and there was no other path to compare it with.
     Answered,
     /// It answered, and leads to the same data as another path in use.
     Compared,
     /// It answered, and leads to other data than this path.
     Differs(PathIndex),
+    /// It answered, with another block size or fewer blocks than the device has.
+    Shrunk,
     /// It came and went too often: it waits so long for its next chance.
     Flapped(Duration),
     /// What it failed by was the fault of a request, or of all paths at once.
@@ -52,11 +56,13 @@ impl fmt::Display for Reason {
             Self::Error(error) => write!(f, "{error}"),
             Self::Hung => write!(f, "it gave no answer in time"),
             Self::LinkDown => write!(f, "its link is down"),
+            Self::NotCompared => write!(f, "it was not compared with another path yet"),
             Self::Answered => write!(f, "it answers; no other path is there to compare it with"),
             Self::Compared => write!(f, "it answers, and leads to the same data as the others"),
             Self::Differs(witness) => {
                 write!(f, "it answers with other data than path {}: it leads elsewhere", witness.0)
             }
+            Self::Shrunk => write!(f, "its blocks are fewer or of another size: it leads elsewhere"),
             Self::Flapped(rest) => {
                 write!(
                     f,

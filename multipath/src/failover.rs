@@ -28,6 +28,7 @@ use std::time::Duration;
 use storage_mapping::{CopyFate, Effect, ErrorSource, FencePolicy, Instant, IoError, IoTag, PathIndex};
 
 pub use self::health::AfterProbe;
+pub(crate) use self::health::DEEP_IDLE_CHECK;
 pub use crate::config::{FailoverConfig, NoPathPolicy, PathConfig};
 use crate::error_class::{Classified, PathAction, RequestAction};
 use crate::explain::{Candidates, Explain, PathEvent, Reason, SCORES_MAX};
@@ -141,7 +142,7 @@ impl<S: PathSelector> Failover<S> {
             is_suspect: false,
             is_called: false,
         };
-        Ok(Self {
+        let mut core = Self {
             config,
             paths: paths.iter().map(new).collect(),
             groups: Groups::new(priorities, config.failback),
@@ -154,7 +155,17 @@ impl<S: PathSelector> Failover<S> {
             selector,
             next_probe: probe_at,
             last_use: now,
-        })
+        };
+        if config.compares_at_start {
+            (1..core.paths.len()).map(PathIndex).for_each(|path| core.wait_for_comparison(now, path));
+        }
+        Ok(core)
+    }
+
+    /// A path of which it is not known yet that it leads where the first one does.
+    fn wait_for_comparison(&mut self, now: Instant, path: PathIndex) {
+        self.deactivate(now, path, PathState::Failed, Reason::NotCompared);
+        self.probe_now(now, path);
     }
 
     /// The numbers it works with.

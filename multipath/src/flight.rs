@@ -67,6 +67,8 @@ pub(crate) struct Flight {
     pub(crate) hedge_at: Option<Instant>,
     /// The path whose slowness a second read is to make good.
     pub(crate) hedged: Option<PathIndex>,
+    /// A drill was on a path that it took or wanted.
+    pub(crate) met_drill: bool,
     /// It had to wait for a path.
     pub(crate) has_waited: bool,
     /// When the last attempt failed.
@@ -103,6 +105,7 @@ impl Flight {
             on_paths: 0,
             hedge_at: None,
             hedged: None,
+            met_drill: false,
             has_waited: false,
             failed_at: None,
             tried: PathSet::EMPTY,
@@ -260,6 +263,14 @@ impl Attempts {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Attempt> {
         self.places.iter()
+    }
+
+    /// Requests that a path has.
+    pub(crate) fn flights_on(&self, path: PathIndex) -> impl Iterator<Item = usize> {
+        self.iter().filter(move |attempt| attempt.path == path).filter_map(|attempt| match attempt.purpose {
+            Purpose::Flight(index) => Some(index),
+            _ => None,
+        })
     }
 
     pub(crate) fn iter_entries(&mut self) -> impl Iterator<Item = &mut Attempt> {

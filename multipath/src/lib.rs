@@ -38,6 +38,7 @@
 //! * [`selector`]: which of several good paths is next;
 //! * [`fence`]: which writes wait, so that no old copy lands on newer data;
 //! * [`explain`]: why it was so; [`report`]: a device as it stands, as JSON and Prometheus text;
+//! * [`plan`]: how long the worst case takes;
 //! * [`control`]: how an operator reaches a running device;
 //! * [`path_state`]: the states of a path and what `status` shows.
 //!
@@ -72,6 +73,7 @@ pub mod in_flight_limit;
 pub mod latency;
 pub mod multipath_device;
 pub mod path_state;
+pub mod plan;
 mod proof;
 pub mod report;
 pub mod retry_budget;
@@ -82,6 +84,6 @@ pub use error_class::{Classified, ErrorClass, PathAction, RequestAction, Request
 pub use failover::{AfterProbe, FailedAttempt, Failover, FailoverConfig, NoPathPolicy, PathConfig, Verdict};
 pub use fence::{BlockRange, Fence, LivingCopy};
 pub use group::{Failback, Groups};
-pub use multipath_device::{MultipathDevice, MultipathError};
+pub use multipath_device::{DrillError, DrillFault, DrillReport, MultipathDevice, MultipathError};
 pub use path_state::{PATH_COUNT_MAX, PathSet, PathState, PathStatus};
 pub use selector::{PathSelector, RoundRobin, Score, ScoreUnit, Selector, SelectorKind};

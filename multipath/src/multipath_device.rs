@@ -27,6 +27,7 @@
 
 mod check;
 mod dispatch;
+mod drill;
 mod settle;
 mod snapshot;
 
@@ -40,6 +41,8 @@ use storage_mapping::{
 };
 use thiserror::Error;
 
+use self::drill::Drill;
+pub use self::drill::{DrillError, DrillFault, DrillReport};
 use crate::explain::{Explain, What};
 use crate::failover::{Failover, FailoverConfig, NoPathPolicy, PathConfig};
 use crate::fence::{Fence, LivingCopy};
@@ -127,6 +130,7 @@ pub struct MultipathDevice<S = Selector> {
     /// Requests so far.
     serial: u64,
     failover_times: FailoverTimes,
+    drill: Option<Drill>,
     /// No read is to be hedged before this.
     check_hedges_at: Option<Instant>,
     /// No attempt times out before this.
@@ -188,6 +192,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             has_changed: false,
             serial: 0,
             failover_times: FailoverTimes::default(),
+            drill: None,
             check_hedges_at: None,
             check_attempts_at: None,
             check_deadlines_at: None,
@@ -314,6 +319,9 @@ impl<S: PathSelector> MultipathDevice<S> {
         let flight = self.flights.remove(index).expect("a request on its way is in the table");
         self.forget(index, &flight);
         let is_done = outcome.is_ok();
+        if flight.met_drill {
+            self.note_drilled(now.since(flight.submitted), is_done);
+        }
         self.core.explain_mut().note(now, flight.tag, || What::Ended { is_done });
         self.ready.push_back(flight.complete(outcome, |length| self.pool.take(length)));
     }
@@ -331,7 +339,11 @@ impl<S: PathSelector> MultipathDevice<S> {
     fn collect(&mut self, now: Instant) {
         for index in 0..self.paths.len() {
             while let Some(done) = self.paths[index].device.poll(now) {
-                self.handle_completion(now, PathIndex(index), done);
+                if self.drilled(PathIndex(index)) == Some(DrillFault::Hang) {
+                    self.withhold(done);
+                } else {
+                    self.handle_completion(now, PathIndex(index), done);
+                }
             }
         }
     }
@@ -409,6 +421,7 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
         if let Some(done) = self.ready.pop_front() {
             return Some(done);
         }
+        self.expire_drill(now);
         self.collect(now);
         self.core.handle_timeout(now);
         self.expire_attempts(now);
@@ -445,6 +458,7 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
             self.check_hedges_at,
             self.core.next_timeout(),
             self.fence.next_timeout(),
+            self.drill_end(),
             self.wait_end(),
         ];
         let below = self.paths.iter().map(|path| path.device.next_wakeup());

@@ -21,7 +21,7 @@ use storage_mapping::{Buffer, Lba, PathIndex};
 /// Times that a block may differ before the path is taken for foreign.
 const TRIES: u32 = 5;
 /// Blocks that are compared.
-const BLOCKS: u64 = 5;
+pub(crate) const BLOCKS: u64 = 5;
 
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use multipath::hedge::HedgeConfig;
 use multipath::{FailoverConfig, MultipathDevice, NoPathPolicy, PathConfig, PathState, RoundRobin};
 use storage_mapping::device::{FaultControl, Faults, FaultyDevice, MemoryDisk};
 use storage_mapping::{
-    BlockDevice, BufferPool, Cancelled, DeviceEvent, ErrorSource, Geometry, Instant, IoCompletion, IoRequest,
-    IoTag, PathIndex, RefusalReason, Refused,
+    BlockCount, BlockDevice, BlockSize, BufferPool, Cancelled, DeviceEvent, ErrorSource, Geometry, Instant,
+    IoCompletion, IoRequest, IoTag, PathIndex, RefusalReason, Refused,
 };
 use support::{Device, always, device_over, disk, hung, read, run, settle, taking_turns, write};
 
@@ -44,6 +44,22 @@ fn a_path_that_comes_back_with_other_data_carries_nothing() {
     now = now + Duration::from_secs(61);
     settle(&mut device, now);
     assert_eq!(device.status()[0].state, PathState::Active);
+}
+
+#[test]
+fn a_path_that_comes_back_shorter_leads_elsewhere() {
+    let (disk, short) = (disk(), MemoryDisk::new(BlockSize::B512, BlockCount(100)));
+    let (swapped, leads_to) = Swapped::new(&disk, &short);
+    let mut device = taking_turns(vec![Box::new(swapped), Box::new(disk.device())]);
+    let mut now = Instant::ZERO;
+    leads_to.store(1, Ordering::Relaxed);
+    assert!(run(&mut device, &mut now, read(1, 5)).outcome.is_ok());
+    leads_to.store(2, Ordering::Relaxed);
+    now = now + Duration::from_secs(2);
+    settle(&mut device, now);
+    assert_eq!(device.status()[0].state, PathState::Foreign);
+    let event = device.explanation().events().last().copied();
+    assert_eq!(event.map(|event| event.reason), Some(Reason::Shrunk));
 }
 
 fn disk_with(value: u8) -> MemoryDisk {
@@ -75,7 +91,7 @@ impl Swapped {
 
 impl BlockDevice for Swapped {
     fn geometry(&self) -> Geometry {
-        self.disks[0].geometry()
+        self.disks[usize::from(self.leads_to.load(Ordering::Relaxed) == 2)].geometry()
     }
     fn submit(&mut self, now: Instant, request: IoRequest) -> Result<(), Refused> {
         match self.leads_to.load(Ordering::Relaxed) {

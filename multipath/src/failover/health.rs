@@ -14,7 +14,7 @@ use crate::path_state::PathState;
 use crate::selector::PathSelector;
 
 /// Between two checks of a device that has nothing to do, all its paths taken together.
-const DEEP_IDLE_CHECK: Duration = Duration::from_secs(60);
+pub(crate) const DEEP_IDLE_CHECK: Duration = Duration::from_secs(60);
 /// How long a path that leads to other data is left alone before it is compared once more.
 pub(super) const FOREIGN_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -119,11 +119,11 @@ impl<S: PathSelector> Failover<S> {
         }
     }
 
-    /// The comparison ended: the path leads to other data than the others and carries nothing.
-    pub fn handle_foreign(&mut self, now: Instant, path: PathIndex, witness: PathIndex) {
+    /// The path leads to other data than the others, or is shorter than the device: it carries nothing.
+    pub fn handle_foreign(&mut self, now: Instant, path: PathIndex, reason: Reason) {
         self.paths[path.0].is_probing = false;
         if self.state(path) != PathState::Disabled {
-            self.deactivate(now, path, PathState::Foreign, Reason::Differs(witness));
+            self.deactivate(now, path, PathState::Foreign, reason);
             self.probe_in(now, path, FOREIGN_INTERVAL);
         }
     }

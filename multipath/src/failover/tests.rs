@@ -118,7 +118,7 @@ fn a_path_to_other_data_stays_out_and_is_compared_again() {
     let due = core.next_timeout().unwrap();
     assert_eq!(core.poll_probe(due), Some(A));
     assert_eq!(core.handle_probe_success(due, A, IoTag(0)), AfterProbe::Compare(B));
-    core.handle_foreign(due, A, B);
+    core.handle_foreign(due, A, Reason::Differs(B));
     core.handle_success(due, A, IoTag(0));
     assert_eq!((core.state(A), core.poll_probe(due)), (PathState::Foreign, None));
     let later = due + FOREIGN_INTERVAL;

@@ -7,8 +7,9 @@
 use storage_mapping::block::time::earliest;
 use storage_mapping::{BlockDevice, Buffer, ErrorSource, Instant, IoCompletion, IoRequest, Lba, PathIndex};
 
-use super::MultipathDevice;
+use super::{DrillFault, MultipathDevice};
 use crate::error_class::{Classified, IoKind, PathAction, RequestFacts, Sent, classify};
+use crate::explain::Reason;
 use crate::failover::AfterProbe;
 use crate::fence::BlockRange;
 use crate::flight::{Attempt, Purpose};
@@ -30,6 +31,9 @@ impl<S: PathSelector> MultipathDevice<S> {
 
     /// Reads one block over a path. Says whether the path took it.
     fn send_own_read(&mut self, now: Instant, path: PathIndex, purpose: Purpose, lba: Lba) -> bool {
+        if self.drilled(path) == Some(DrillFault::Error) {
+            return false;
+        }
         let buffer = self.pool.take(self.geometry.block_size.bytes());
         let tag = self.attempts.start(now, path, purpose, buffer.len());
         let is_taken = self.paths[path.0].device.submit(now, IoRequest::read(tag, lba, buffer)).is_ok();
@@ -53,6 +57,9 @@ impl<S: PathSelector> MultipathDevice<S> {
             }
             Purpose::Probe { .. } => match done.outcome {
                 Ok(()) => {
+                    if self.is_too_small(path) {
+                        return self.core.handle_foreign(now, path, Reason::Shrunk);
+                    }
                     if let AfterProbe::Compare(witness) =
                         self.core.handle_probe_success(now, path, attempt.tag)
                     {
@@ -68,6 +75,12 @@ impl<S: PathSelector> MultipathDevice<S> {
             },
             Purpose::Flight(_) | Purpose::Orphan { .. } | Purpose::Forgotten => {}
         }
+    }
+
+    /// Whether a path has no longer all the blocks that the device has: it leads elsewhere.
+    fn is_too_small(&self, path: PathIndex) -> bool {
+        let found = self.paths[path.0].device.geometry();
+        found.block_size != self.geometry.block_size || found.block_count < self.geometry.block_count
     }
 
     /// Reads a block over the path that came back and over its witness.
@@ -100,7 +113,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         self.has_changed = true;
         match step {
             Step::Same => self.core.handle_proof(now, of),
-            Step::Foreign => self.core.handle_foreign(now, of, witness),
+            Step::Foreign => self.core.handle_foreign(now, of, Reason::Differs(witness)),
             Step::Wait | Step::Read(_) | Step::Undecided => self.core.handle_failed_probe(now, of),
         }
     }

@@ -11,7 +11,7 @@ use storage_mapping::{
     CopyFate, Effect, ErrorSource, Instant, IoError, IoRequest, Operation, PathIndex, RefusalReason,
 };
 
-use super::{MultipathDevice, Wait, WaitFor};
+use super::{DrillFault, MultipathDevice, Wait, WaitFor};
 use crate::explain::What;
 use crate::failover::NoPathPolicy;
 use crate::flight::{Purpose, Work};
@@ -85,7 +85,12 @@ impl<S: PathSelector> MultipathDevice<S> {
 
     /// Hands one attempt to a path.
     fn send(&mut self, now: Instant, index: usize, path: PathIndex) -> Result<(), RefusalReason> {
+        let drilled = self.drilled(path);
         let flight = self.flights.entry(index).expect("a request on its way is in the table");
+        flight.met_drill |= drilled.is_some();
+        if drilled == Some(DrillFault::Error) {
+            return Err(RefusalReason::Closed);
+        }
         let (operation, bytes) = match &mut flight.work {
             Work::Read { lba, length, buffer } => {
                 let buffer = buffer.take().unwrap_or_else(|| self.pool.take(*length));
