@@ -6,59 +6,24 @@
 //! of nine rounds in processor time of the thread, since other load only adds; with the layer and without it in turns.
 //! Time is a counter: the layer reads no clock. A read of 4 KiB each, whose buffer goes round; writes share one buffer.
 
-use std::collections::VecDeque;
+#[path = "../tests/support/null_device.rs"]
+mod null_device;
+
 use std::error::Error;
-use std::os::fd::RawFd;
 
 use multipath::selector::{Selector, SelectorKind};
 use multipath::{FailoverConfig, MultipathDevice, PathConfig};
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_gettime};
+use null_device::NullDevice;
 use storage_mapping::{
-    BlockCount, BlockDevice, BlockSize, Buffer, BufferPool, Cancelled, CopyFate, DeviceEvent, Effect,
-    FencePolicy, Geometry, Instant, IoBuffer, IoCompletion, IoRequest, IoTag, Lba, Refused, SharedBuffer,
+    BlockDevice, Buffer, FencePolicy, Instant, IoBuffer, IoRequest, IoTag, Lba, SharedBuffer,
 };
 
 const REQUESTS: u64 = 200_000;
 const ROUNDS: usize = 9;
 const BYTES: usize = 4096;
-
-/// Completes everything at the next poll.
-#[derive(Default)]
-struct NullDevice {
-    requests: VecDeque<IoRequest>,
-}
-
-impl BlockDevice for NullDevice {
-    fn geometry(&self) -> Geometry {
-        Geometry {
-            block_size: BlockSize::B4096,
-            block_count: BlockCount(1 << 30),
-            transfer_max_bytes: 1 << 20,
-            buffer_alignment_bytes: 4096,
-            queue_depth: 64,
-        }
-    }
-    fn submit(&mut self, _now: Instant, request: IoRequest) -> Result<(), Refused> {
-        self.requests.push_back(request);
-        Ok(())
-    }
-    fn poll(&mut self, _now: Instant) -> Option<IoCompletion> {
-        Some(self.requests.pop_front()?.complete(Ok(()), Effect::Full, CopyFate::Dead))
-    }
-    fn poll_event(&mut self, _now: Instant) -> Option<DeviceEvent> {
-        None
-    }
-    fn next_wakeup(&self) -> Option<Instant> {
-        None
-    }
-    fn cancel(&mut self, _now: Instant, _tag: IoTag) -> Cancelled {
-        Cancelled::Requested
-    }
-    fn attach_pool(&mut self, _pool: &BufferPool) {}
-    fn wait_on(&self, _descriptors: &mut Vec<RawFd>) {}
-}
 
 /// How a device is used.
 #[derive(Clone, Copy)]
