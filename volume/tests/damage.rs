@@ -7,8 +7,13 @@ use storage_mapping::device::{Faults, FaultyDevice, MemoryDisk};
 use storage_mapping::{BlockCount, BlockDevice, BlockSize};
 use volume::header::{emit_page, seal_page};
 use volume::layout::{PlannedDevice, VolumePlan};
+use volume::master_control_block::{
+    CONNECTIONS_MAX, LANES_MAX, MASTER_ID, MasterControlBlockError, POINTER_ENTRIES_MAX, Region,
+    SECONDARY_ID, SEGMENT_PAYLOAD_MAX_BYTES,
+};
 use volume::open::{OpenError, Opened};
-use volume::record::Record;
+use volume::record::{Record, Rows};
+use volume::secondary_device_table::DEVICES_MAX;
 use volume::sync::Waiter;
 use volume::{BLOCK_BYTES, Layout, MasterControlBlock, create, open};
 
@@ -75,6 +80,127 @@ fn a_changed_field_of_the_master_control_block_does_not_open() {
             }
         }
     }
+}
+
+/// The copies differ in what no signature covers: each opens in its own block only.
+#[test]
+fn a_copy_in_the_block_of_another_does_not_open() {
+    let layout = layout();
+    let misplaced = Err(MasterControlBlockError::Inconsistent("own_block"));
+    for (device, block, elsewhere) in [(0u16, 0u64, 1u64), (0, 1, 0), (2, 0, 1)] {
+        let copy = layout.master_copy(device, block);
+        assert_eq!(copy.clone().at(device.into(), block), Ok(copy.clone()));
+        assert_eq!(copy.clone().at(device.into(), elsewhere), misplaced, "device {device}, block {block}");
+        // On another device the order is wrong, which `open` says.
+        assert_eq!(copy.clone().at(1, elsewhere), Ok(copy));
+    }
+}
+
+type Change<'a> = &'a dyn Fn(&mut MasterControlBlock);
+
+fn signed_with(change: Change<'_>) -> Result<MasterControlBlock, MasterControlBlockError> {
+    let mut block = layout().master_copy(0, 0);
+    change(&mut block);
+    block.sign(&admin());
+    MasterControlBlock::open(&emit_page(&block, None), None)
+}
+
+fn regions(block: &mut MasterControlBlock, change: impl FnOnce(&mut Vec<Region>)) {
+    let mut regions = block.regions.to_vec();
+    change(&mut regions);
+    block.regions = Rows::new(regions).unwrap();
+}
+
+/// The admin's program may be wrong too: a block with a signature that fits is held against itself.
+#[test]
+fn a_signed_block_that_contradicts_itself_is_refused_by_field() {
+    assert!(signed_with(&|_| {}).is_ok());
+    let copy_of = |device: u16, block: u64, index: u16| {
+        move |copy: &mut MasterControlBlock| {
+            copy.blk5_id = if device == 0 { MASTER_ID } else { SECONDARY_ID };
+            (copy.device, copy.own_block, copy.index) = (device, block, index);
+        }
+    };
+    let segments_of = |bytes: u32| {
+        move |block: &mut MasterControlBlock| {
+            (block.seg_max, block.blk5_seg_size) = (bytes, bytes / 4096 + 1);
+        }
+    };
+    assert!(signed_with(&copy_of(2, 0, 0)).is_ok() && signed_with(&segments_of(4096)).is_ok());
+    assert!(signed_with(&segments_of(SEGMENT_PAYLOAD_MAX_BYTES)).is_ok());
+    let timers = |change: fn(&mut Vec<u32>)| {
+        move |block: &mut MasterControlBlock| {
+            let mut timers = block.timers.to_vec();
+            change(&mut timers);
+            block.timers = Rows::new(timers).unwrap();
+        }
+    };
+    let contradictions: [(&str, Change<'_>); 34] = [
+        ("blk5_maxptr", &|block| block.blk5_maxptr += 1),
+        ("lanes", &|block| block.lanes = 0),
+        ("lanes", &|block| block.lanes = LANES_MAX + 1),
+        ("connections", &|block| block.connections = 0),
+        ("connections", &|block| block.connections = CONNECTIONS_MAX + 1),
+        ("seg_max", &segments_of(2048)),
+        ("seg_max", &segments_of(3 * 4096)),
+        ("seg_max", &segments_of(2 * SEGMENT_PAYLOAD_MAX_BYTES)),
+        ("blk5_seg_size", &|block| block.blk5_seg_size -= 1),
+        ("blk5_ptr_seg_per_process", &|block| block.blk5_ptr_seg_per_process = 0),
+        ("blk5_ptr_seg_per_process", &|block| block.blk5_ptr_seg_per_process = POINTER_ENTRIES_MAX + 1),
+        ("blk5_secondary_device_entrynum", &|block| block.blk5_secondary_device_entrynum = 0),
+        ("blk5_secondary_device_entrynum", &|block| {
+            block.blk5_secondary_device_entrynum = u32::try_from(DEVICES_MAX).unwrap() + 1;
+        }),
+        ("blk5_dev_id", &|block| block.blk5_dev_id = 1),
+        ("blk5_max_connections", &|block| block.blk5_max_connections = 0),
+        ("timers", &timers(|timers| timers.truncate(7))),
+        ("timers", &timers(|timers| timers[0] = 0)),
+        ("owner", &|block| block.owner = 0),
+        ("device", &copy_of(3, 0, 0)),
+        ("blk5_id", &|block| block.blk5_id = SECONDARY_ID),
+        ("blk5_id", &|block| block.device = 1),
+        ("own_block", &copy_of(0, 2, 2)),
+        ("own_block", &copy_of(1, 1, 1)),
+        ("index", &copy_of(0, 0, 1)),
+        ("blk5_process_id_table_ptr", &|block| block.blk5_process_id_table_ptr += 1),
+        ("blk5_start_process_segment_ptr", &|block| block.blk5_start_process_segment_ptr += 1),
+        ("blk5_mast_sec_start_ptr", &|block| block.blk5_mast_sec_start_ptr += 1),
+        ("blk5_mast_sec_start_segment_ptr", &|block| block.blk5_mast_sec_start_segment_ptr += 1),
+        // One is missing; all are there and one begins in the block of the copies, in the one before it, or ends
+        // beyond all blocks that there can be.
+        ("regions", &|block| {
+            regions(block, |regions| regions.truncate(7));
+            block.blk5_mast_sec_start_segment_ptr = 0;
+        }),
+        ("regions", &|block| {
+            regions(block, |regions| regions[0].start = 1);
+            block.blk5_mast_sec_start_ptr = 1;
+        }),
+        ("regions", &|block| regions(block, |regions| regions[1].start = regions[0].start + 1)),
+        ("regions", &|block| regions(block, |regions| regions[7].blocks = u64::MAX)),
+        ("region 0", &|block| regions(block, |regions| regions[0].blocks = 1)),
+        ("region 6", &|block| regions(block, |regions| regions[6].blocks -= 1)),
+    ];
+    for (number, (field, change)) in contradictions.iter().enumerate() {
+        let said = signed_with(change);
+        assert_eq!(said, Err(MasterControlBlockError::Inconsistent(field)), "contradiction {number}");
+    }
+    for region in 1..6 {
+        let said = signed_with(&|block| regions(block, |regions| regions[region].blocks -= 1));
+        let MasterControlBlockError::Inconsistent(field) = said.unwrap_err() else {
+            panic!("region {region}")
+        };
+        assert_eq!(field, format!("region {region}"));
+    }
+}
+
+#[test]
+fn a_newer_format_is_named_and_a_newer_minor_version_opens() {
+    let newer = |major, features| Err(MasterControlBlockError::Version { major, features });
+    assert_eq!(signed_with(&|block| block.blk5_version = 2), newer(2, 0));
+    assert_eq!(signed_with(&|block| block.blk5_version = 0), newer(0, 0));
+    assert_eq!(signed_with(&|block| block.feature_bits = 4), newer(1, 4));
+    assert!(signed_with(&|block| block.blk5_version = 3 << 16 | 1).is_ok());
 }
 
 #[test]

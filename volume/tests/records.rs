@@ -7,6 +7,7 @@ use std::path::Path;
 use support::check_golden_record;
 use volume::header::Header;
 use volume::master_control_block::{MasterControlBlock, Region};
+use volume::record::{Record, RecordError};
 use volume::secondary_device_table::{SecondaryDevice, SecondaryDeviceTable};
 
 record_properties! {
@@ -30,4 +31,15 @@ fn bytes_on_disk_are_golden() {
     check_golden_record::<MasterControlBlock>(folder, "master_control_block");
     check_golden_record::<SecondaryDevice>(folder, "secondary_device");
     check_golden_record::<SecondaryDeviceTable>(folder, "secondary_device_table");
+}
+
+/// The one who looks for the damage is told the byte.
+#[test]
+fn a_reserved_byte_is_named_by_its_offset() {
+    let record = MasterControlBlock::NAME;
+    for offset in [30, 31, 40, 4063] {
+        let mut bytes = [0; 4064];
+        bytes[offset] = 1;
+        assert_eq!(MasterControlBlock::parse(&bytes), Err(RecordError::Reserved { record, offset }));
+    }
 }
