@@ -25,6 +25,8 @@
 pub mod command;
 mod own_view;
 mod peer_view;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -634,10 +636,15 @@ impl Connection {
     /// One answer for the wake-up and for the publication itself: were they to differ, the loop would
     /// turn without end between the two times.
     fn keep_alive_due(&self) -> Instant {
-        let active = self.last_published + KEEP_ALIVE_ACTIVE;
-        let is_active = self.backoff.quiet(active) < POLL_IDLE_AFTER;
-        if is_active { active } else { self.last_published + KEEP_ALIVE_IDLE }
+        keep_alive_after(self.last_published, &self.backoff)
     }
+}
+
+/// When a table that was published at `published` is published again, whatever happens.
+fn keep_alive_after(published: Instant, backoff: &Backoff) -> Instant {
+    let active = published + KEEP_ALIVE_ACTIVE;
+    let is_active = backoff.quiet(active) < POLL_IDLE_AFTER;
+    if is_active { active } else { published + KEEP_ALIVE_IDLE }
 }
 
 /// Low half of an incarnation nonce, as headers carry it.

@@ -373,6 +373,29 @@ mod tests {
         assert_ne!(ours.to_initiator.page, ours.to_connector.page);
     }
 
+    /// Forward secrecy hangs on this: whoever learns the static keys later knows no ephemeral one.
+    #[test]
+    fn ephemeral_keys_come_from_the_random_source() {
+        let ephemeral_keys = |seed: u8| {
+            let mut random = SeededRandom::new(&[seed; 32]);
+            let connector_key = public_key(&[2; 32]);
+            let (_, first) =
+                initiate(&secrets(1), &connector_key, &binding(), &hello(), &mut random).unwrap();
+            let answering = answer(&secrets(2), &binding(), &first, &mut random).unwrap();
+            let (_, second) = answering.accept(&hello()).unwrap();
+            [first, second].map(|message| <[u8; 32]>::try_from(&message[..32]).unwrap())
+        };
+        let [first, second] = ephemeral_keys(9);
+        let [other_first, other_second] = ephemeral_keys(8);
+        let all = [first, second, other_first, other_second, public_key(&[0; 32])];
+        assert_eq!(
+            std::collections::BTreeSet::from(all).len(),
+            all.len(),
+            "all differ, and none is of zeros"
+        );
+        assert_eq!(ephemeral_keys(9), [first, second], "and from nothing else");
+    }
+
     #[test]
     fn another_version_of_the_protocol_is_named() {
         let mut random = SeededRandom::new(&[9; 32]);

@@ -235,7 +235,7 @@ impl Connection {
         entry.own_nonce = self.own_nonce;
         entry.peer_nonce = self.peer_nonce;
         (entry.pro_requestor, entry.pro_requestee) = if initiator { (own, other) } else { (other, own) };
-        if self.handshake.0 > 0 && state != EntryState::Closed {
+        if state != EntryState::Closed {
             entry.set_handshake(self.handshake.0, &self.handshake.1);
         }
         entry

@@ -50,7 +50,7 @@ impl Connection {
         self.polling = false;
         let bulk =
             self.streams.as_ref().is_some_and(|streams| streams.reader.is_bulk() || streams.writer.is_bulk());
-        self.poll_due = now + self.backoff.next_pause(now, bulk && self.phase == Phase::Established);
+        self.poll_due = now + self.backoff.next_pause(now, bulk);
     }
 
     /// Initiator: has the connector answered?
