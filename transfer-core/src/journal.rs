@@ -21,12 +21,19 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Ids that are kept however old they are.
-const IDS_KEPT_MIN: usize = 10_000;
-/// How long ids are kept however many they are, up to [`IDS_KEPT_MAX`].
+/// How long ids are kept however many they are, up to [`Limits::kept_max`].
 const KEPT_SECONDS: u64 = 7 * 24 * 3600;
-/// Ids in memory, at most: an older one is refused, not guessed.
-const IDS_KEPT_MAX: usize = 2_000_000;
+
+/// How many ids are kept.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// These are kept however old they are.
+    kept_min: usize,
+    /// More are not kept when old ones are forgotten: an id that is not known is refused, not guessed.
+    kept_max: usize,
+}
+
+const LIMITS: Limits = Limits { kept_min: 10_000, kept_max: 2_000_000 };
 /// Bytes of a record around its body.
 const FRAME_BYTES: usize = 4 + 1 + 8 + 16 + CHECK_BYTES;
 const CHECK_BYTES: usize = 16;
@@ -145,6 +152,7 @@ pub struct Journal {
     entries: BTreeMap<TransferId, (u64, Entry)>,
     /// An append failed: what is on disk is not known.
     broken: bool,
+    limits: Limits,
 }
 
 impl Journal {
@@ -162,7 +170,7 @@ impl Journal {
     /// As [`open`](Self::open).
     pub fn open_on(files: &dyn FileSystem, path: &Path, time_s: u64) -> io::Result<Self> {
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let folder = files.open(parent.unwrap_or(Path::new(".")), OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let folder = files.open(parent.unwrap_or(Path::new(".")), OFlags::DIRECTORY)?;
         let name = path.file_name().map(OsStr::as_bytes).ok_or(Errno::ISDIR)?.to_vec();
         let file = folder.open_beneath(&name, OFlags::RDWR | OFlags::CREATE, Mode::from_raw_mode(0o666))?;
         file.try_lock()?;
@@ -182,22 +190,24 @@ impl Journal {
         file.set_length(at as u64)?;
         file.sync()?;
         folder.sync()?;
-        let mut journal = Self { folder, name, file, length: at as u64, entries, broken: false };
+        let mut journal =
+            Self { folder, name, file, length: at as u64, entries, broken: false, limits: LIMITS };
         journal.forget_old(time_s);
-        if records > 2 * journal.entries.len() + IDS_KEPT_MIN {
+        if records > 2 * journal.entries.len() + journal.limits.kept_min {
             journal.compact()?;
         }
         Ok(journal)
     }
 
     fn forget_old(&mut self, time_s: u64) {
-        if self.entries.len() <= IDS_KEPT_MIN {
+        let Limits { kept_min, kept_max } = self.limits;
+        if self.entries.len() <= kept_min {
             return;
         }
         let mut times: Vec<u64> = self.entries.values().map(|(time, _)| *time).collect();
         times.sort_unstable_by(|a, b| b.cmp(a));
-        let mut cut = times[IDS_KEPT_MIN - 1].min(time_s.saturating_sub(KEPT_SECONDS));
-        if let Some(&time) = times.get(IDS_KEPT_MAX) {
+        let mut cut = times[kept_min - 1].min(time_s.saturating_sub(KEPT_SECONDS));
+        if let Some(&time) = times.get(kept_max) {
             cut = cut.max(time + 1);
         }
         self.entries.retain(|_, (time, entry)| *time >= cut || matches!(entry, Entry::Intent { .. }));
@@ -244,7 +254,7 @@ impl Journal {
         self.length += bytes.len() as u64;
         self.broken = false;
         self.entries.extend(records.into_iter().map(|(id, entry)| (id, (time_s, entry))));
-        if self.entries.len() > IDS_KEPT_MAX + IDS_KEPT_MIN {
+        if self.entries.len() > self.limits.kept_max + self.limits.kept_min {
             self.forget_old(time_s);
         }
         Ok(())
@@ -324,6 +334,28 @@ mod tests {
         assert!(journal.find(&TransferId([9; 16])).is_none());
         assert!(journal.find(&TransferId([1; 16])).is_some());
         assert_eq!(journal.entries.len(), 10_001);
+    }
+
+    /// A process that runs for months does not fill its memory with ids: from time to time the oldest go, but never
+    /// one that is being published, and not with every append.
+    #[test]
+    fn an_open_journal_keeps_no_more_ids_than_it_may() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut journal = Journal::open(&folder.path().join("journal"), 1).expect("a journal");
+        journal.limits = Limits { kept_min: 2, kept_max: 4 };
+        journal.append(1, vec![intent(1)]).expect("appended");
+        let known = |journal: &Journal| {
+            (1..=9).filter(|number| journal.find(&TransferId([*number; 16])).is_some()).collect::<Vec<_>>()
+        };
+        let aborted = |number| (TransferId([number; 16]), Entry::Aborted { code: ErrorCode::Io });
+        for number in 2..=6 {
+            journal.append(number.into(), vec![aborted(number)]).expect("appended");
+        }
+        assert_eq!(known(&journal), [1, 2, 3, 4, 5, 6], "as many as are gathered before some go");
+        journal.append(7, vec![aborted(7), aborted(8)]).expect("appended");
+        assert_eq!(known(&journal), [1, 5, 6, 7, 8], "the INTENT, and of the others the latest");
+        journal.append(KEPT_SECONDS + 10, vec![aborted(9), intent(2)]).expect("appended");
+        assert_eq!(known(&journal), [1, 2, 9], "week-old ones beside two that are kept anyway");
     }
 
     /// A journal that says the same of few ids again and again is written anew, and still says it.
