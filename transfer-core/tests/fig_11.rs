@@ -10,10 +10,10 @@ use transfer_core::format::process_id_table::{CloseReason, EntryState, Role};
 use transfer_core::format::process_segment_pointer_table::{
     ENTRY_BYTES, Nack, PointerEntry, PointerTable, SegmentFlags, TableFlags,
 };
-use transfer_core::format::segment::SegmentHeader;
+use transfer_core::format::segment::{INLINE_OFFSET, SegmentHeader};
 use transfer_core::payload::Payload;
 use transfer_core::protocol::reader::{Reader, ReaderAction};
-use transfer_core::protocol::seal::{SealDone, seal_segment};
+use transfer_core::protocol::seal::{Form, SealDone, seal_segment};
 use transfer_core::protocol::timer::READS_MAX;
 use transfer_core::protocol::writer::{Stream, form_of};
 use volume::header::{Edition, Header, RecordType};
@@ -46,12 +46,16 @@ impl Bench {
     /// The entry of number `seq`, in the segment of the pool with that number, and the bytes there: the payload is
     /// the number.
     fn segment(&self, seq: u64, attempt: u16) -> (PointerEntry, Buffer) {
+        self.flagged(seq, attempt, SegmentFlags::INLINE)
+    }
+
+    fn flagged(&self, seq: u64, attempt: u16, flags: SegmentFlags) -> (PointerEntry, Buffer) {
         let number = SegmentNumber(self.producer.pool_ranges[0].first_segment + seq);
         let place = self.layout.locate(number).expect("a segment of the pool");
         let mut entry = PointerEntry {
             ptr_process_block_seq: seq,
             attempt,
-            ptr_process_segment_flg: SegmentFlags::INLINE,
+            ptr_process_segment_flg: flags,
             device: place.device,
             ptr_process_blk_read: 1,
             ptr_process_segment_ptr: place.block,
@@ -203,6 +207,83 @@ fn what_does_not_open_is_read_again_then_asked_for_again() {
     assert!(bench.reader.nacks().is_empty());
 }
 
+/// An answer that comes late, or twice, is not taken for the one that is awaited.
+#[test]
+fn only_the_answer_that_is_awaited_is_taken() {
+    let mut bench = Bench::new();
+    let (entry, buffer) = bench.segment(1, 0);
+    bench.show(1, &[Some(entry)]).expect("a table");
+    assert_eq!(bench.reads(), [(1, 0)]);
+    bench.reader.handle_opened(bench.now, 1, 0, None);
+    assert_eq!(bench.reader.torn, 0, "nothing was read yet");
+    bench.reader.handle_read(bench.now, 1, 0, Some(buffer));
+    assert!(matches!(bench.reader.poll_action(), Some(ReaderAction::Work { seq: 1, attempt: 0, .. })));
+    // The next attempt comes while the first one is being opened.
+    let (entry, mut buffer) = bench.segment(1, 1);
+    bench.show(1, &[Some(entry)]).expect("the next attempt");
+    assert_eq!(bench.reads(), [(1, 1)]);
+    buffer[INLINE_OFFSET] ^= 1;
+    bench.reader.handle_read(bench.now, 1, 1, Some(buffer));
+    let Some(ReaderAction::Work { work, .. }) = bench.reader.poll_action() else {
+        panic!("it is to be opened")
+    };
+    bench.reader.handle_opened(bench.now, 1, 0, None);
+    assert_eq!((bench.reader.torn, bench.reader.next_wakeup()), (0, None), "of the first attempt");
+    assert!(matches!(work.run(&bench.pool), SealDone::Failed), "damage behind the seal");
+    bench.reader.handle_opened(bench.now, 1, 1, None);
+    assert_eq!((bench.reader.torn, bench.received()), (1, vec![]));
+    assert!(bench.reader.next_wakeup().is_some(), "it is read again");
+}
+
+/// Rule 35: who waits for the end of a message hears of it at once; a limit is worth a table when a part of the
+/// window has gathered.
+#[test]
+fn the_writer_hears_at_once_what_it_waits_for() {
+    let mut bench = Bench::new();
+    let last = SegmentFlags::INLINE | SegmentFlags::LAST;
+    let (entries, buffers): (Vec<_>, Vec<_>) = (1..=WINDOW)
+        .map(|seq| if seq == WINDOW { bench.flagged(seq, 0, last) } else { bench.segment(seq, 0) })
+        .unzip();
+    bench.show(1, &entries.into_iter().map(Some).collect::<Vec<_>>()).expect("a table");
+    assert_eq!(bench.reads().len() as u64, WINDOW);
+    for (seq, buffer) in (1..).zip(buffers) {
+        bench.give(seq, 0, buffer);
+        assert_eq!(bench.reader.take_dirty(), (true, seq == WINDOW), "number {seq}");
+    }
+    for taken in 1..=WINDOW {
+        assert!(bench.reader.poll_segment().is_some());
+        assert_eq!(bench.reader.take_dirty(), (taken % (WINDOW / 4) == 0, false), "{taken} taken");
+    }
+}
+
+/// A message in the table lies behind the places of all entries that the table claims to have.
+#[test]
+fn a_message_in_the_table_keeps_out_of_the_entries() {
+    let shown = |start: usize, entries: usize| {
+        let mut bench = Bench::new();
+        let (mut entry, _) = bench.segment(1, 0);
+        entry.ptr_process_segment_flg = SegmentFlags::IN_TABLE | SegmentFlags::CMD;
+        entry.ptr_process_segment_ptr = start as u64;
+        // With this nonce the place of the entry before the tag looks like a hole.
+        let header = SegmentHeader { nonce: [0; 24], ..bench.stream.expected_header(&entry) };
+        let payload = Payload::copy_of(&bench.pool, &1u64.to_le_bytes());
+        let (body, prefix) = seal_segment(&bench.stream.key, header, Form::InTable, payload, &bench.pool);
+        entry.seal_prefix = prefix;
+        let mut shown = vec![None; entries];
+        shown[0] = Some(entry);
+        let mut table = bench.table(1, &shown);
+        let end = table.entry_area.len().min(start + body.len());
+        table.entry_area[start..end].copy_from_slice(&body[..end - start]);
+        let taken = bench.reader.handle_table(bench.now, &table, &bench.layout, &bench.producer);
+        (taken, bench.received())
+    };
+    let violated = (Err(CloseReason::ProtocolViolated), vec![]);
+    assert_eq!(shown(2 * ENTRY_BYTES, 2), (Ok(()), vec![1]));
+    assert_eq!(shown(2 * ENTRY_BYTES - 24, 2), violated, "in the place of the second entry");
+    assert_eq!(shown(3648 - 48, 1), (Ok(()), vec![1]), "at the end");
+    assert_eq!(shown(3648 - 47, 1), violated, "beyond the end");
+}
+
 #[test]
 fn what_is_opened_is_not_read_again_for_another_attempt() {
     let mut bench = Bench::new();
@@ -241,6 +322,16 @@ fn a_table_that_breaks_the_protocol_is_named() {
         violated,
         "too long"
     );
+    let of_blocks = |flags: SegmentFlags, bytes: u32, blocks: u16| {
+        beyond(&|entry| {
+            (entry.ptr_process_segment_flg, entry.ptr_process_blk_read) = (flags, blocks);
+            (entry.plain_bytes, entry.stored_bytes) = (bytes, bytes);
+        })
+    };
+    assert_eq!(of_blocks(SegmentFlags::empty(), 1 << 16, 17), Ok(()), "the longest");
+    assert_eq!(of_blocks(SegmentFlags::empty(), (1 << 16) + 1, 18), violated, "a byte and a block too long");
+    assert_eq!(of_blocks(SegmentFlags::INLINE, 3840, 1), Ok(()), "the longest in a header block");
+    assert_eq!(of_blocks(SegmentFlags::INLINE, 3841, 1), violated, "a byte too long for a header block");
 
     let mut bench = Bench::new();
     let entries: Vec<_> = (1..=WINDOW + 1).map(|seq| Some(bench.segment(seq % 8, 0).0)).collect();

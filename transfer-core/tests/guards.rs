@@ -9,15 +9,17 @@ use std::time::Duration;
 
 use storage_mapping::{Buffer, BufferPool, Instant};
 use transfer_core::format::host_table::{HostFlags, HostRecord};
-use transfer_core::format::process_segment_pointer_table::ENTRIES_BYTES;
+use transfer_core::format::process_id_table::CloseReason;
+use transfer_core::format::process_segment_pointer_table::{ENTRIES_BYTES, Nack};
 use transfer_core::payload::{Payload, Segment, SegmentKind};
 use transfer_core::protocol::connection::IoCommand;
 use transfer_core::protocol::discovery::BellWatcher;
 use transfer_core::protocol::endpoint::Identity;
 use transfer_core::protocol::owner_mac::OwnerKey;
 use transfer_core::protocol::pool::SegmentPool;
-use transfer_core::protocol::seal::SealDone;
+use transfer_core::protocol::seal::{Form, SealDone, SealWork};
 use transfer_core::protocol::startup::{LocalState, Startup, StartupIo, StartupStep};
+use transfer_core::protocol::timer::ATTEMPTS_MAX;
 use transfer_core::protocol::writer::{Writer, WriterAction};
 use transfer_core::random::SeededRandom;
 use volume::SegmentNumber;
@@ -131,6 +133,111 @@ fn a_writer_stops_at_the_readers_limit() {
     assert_eq!(sealed(&mut writer, &mut pool), 0, "the reader has not granted number 9");
     writer.handle_marks(START, 4, 9, 1000, &[], &mut pool, &mut other).unwrap();
     assert!(writer.poll_action().is_some());
+}
+
+/// A writer with nothing under way, and what it wants sealed.
+struct Desk {
+    pool: SegmentPool,
+    writer: Writer,
+    buffers: BufferPool,
+    random: SeededRandom,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let writer = Writer::new(CONNECTION, stream(), 8, 17);
+        let (buffers, random) = (BufferPool::new(), SeededRandom::new(&[2; 32]));
+        Self { pool: segments(), writer, buffers, random }
+    }
+
+    /// The forms of what is to be sealed after a segment of `length` bytes was handed in.
+    fn push(&mut self, kind: SegmentKind, length: usize) -> Vec<Form> {
+        let payload = Payload::copy_of(&self.buffers, &vec![7; length]);
+        let segment = Segment { kind, request: 1, offset: 0, last: false, payload };
+        self.writer.push(START, segment, &mut self.pool, &mut self.random);
+        self.forms()
+    }
+
+    /// The same after the reader's marks.
+    fn mark(&mut self, received: u64, credits: u64) -> Vec<Form> {
+        let Self { pool, writer, random, .. } = self;
+        writer.handle_marks(START, received, 1000, credits, &[], pool, random).unwrap();
+        self.forms()
+    }
+
+    fn forms(&mut self) -> Vec<Form> {
+        let actions = std::iter::from_fn(|| self.writer.poll_action());
+        let form = |action| match action {
+            WriterAction::Work { work: SealWork::Seal { form, .. }, .. } => form,
+            other => panic!("nothing was sealed yet: {other:?}"),
+        };
+        actions.map(form).collect()
+    }
+}
+
+/// Rule 39: what the reader has no memory for waits, but for one segment, without which nothing would move again.
+#[test]
+fn a_writer_stays_within_the_readers_memory() {
+    let mut desk = Desk::new();
+    desk.mark(0, 0);
+    assert_eq!(desk.push(SegmentKind::Data, 5000), [Form::Full], "nothing is under way");
+    for waiting in 1..=4 {
+        assert!(desk.writer.has_room(), "{} wait", waiting - 1);
+        assert_eq!(desk.push(SegmentKind::Data, 500), [], "there is no memory for {waiting}");
+    }
+    assert!(!desk.writer.has_room(), "four wait, so the source is not asked");
+    // The first takes three blocks, each of the others one.
+    assert_eq!(desk.mark(0, 3), []);
+    assert_eq!(desk.mark(0, 4), [Form::Inline]);
+    assert_eq!(desk.mark(1, 3), [Form::Inline; 2]);
+}
+
+/// Small commands travel in the table as long as they leave the entries of a full window their places; what was
+/// acknowledged makes room again.
+#[test]
+fn commands_in_the_table_leave_room_for_the_entries() {
+    let mut desk = Desk::new();
+    // 57 − 8 places of 64 bytes are left: three messages of 1,000 bytes with nonce and tag, and 16 bytes.
+    for round in 0..3 {
+        assert_eq!(desk.push(SegmentKind::Command, 1000), [Form::InTable]);
+        assert_eq!(desk.push(SegmentKind::Data, 10), [Form::Inline], "no command");
+        assert_eq!(desk.push(SegmentKind::Command, 1000), [Form::InTable]);
+        assert_eq!(
+            desk.push(SegmentKind::Command, 1017),
+            [Form::Inline],
+            "one byte too long for what is left"
+        );
+        assert_eq!(desk.push(SegmentKind::Command, 1016), [Form::InTable]);
+        assert_eq!(desk.push(SegmentKind::Command, 1), [Form::Inline], "full");
+        assert_eq!(desk.mark(6 * (round + 1), 1000), []);
+    }
+    assert_eq!(desk.push(SegmentKind::Command, 1024), [Form::InTable]);
+    assert_eq!(desk.push(SegmentKind::Command, 1025), [Form::Inline]);
+    assert_eq!(desk.push(SegmentKind::Data, 3840), [Form::Inline]);
+    assert_eq!(desk.push(SegmentKind::Data, 3841), [Form::Full]);
+}
+
+/// Rule 42: a segment that does not get through is sent again a few times, then the device is named.
+#[test]
+fn a_segment_has_its_attempts_and_no_more() {
+    let mut pool = segments();
+    let (mut writer, mut random) = writing(&mut pool);
+    let buffers = BufferPool::new();
+    let nack = |attempt| [Nack { seq: 1, attempt, reason: 1 }];
+    for attempt in 0..ATTEMPTS_MAX {
+        writer.handle_written(START, 1, attempt, true, &mut pool, &mut random).unwrap();
+        assert_eq!(writer.resends, u64::from(attempt));
+        let marks = writer.handle_marks(START, 0, 8, 1000, &nack(attempt), &mut pool, &mut random);
+        if attempt + 1 == ATTEMPTS_MAX {
+            assert_eq!(marks, Err(CloseReason::DeviceUnreliable));
+            return;
+        }
+        marks.unwrap();
+        let Some(WriterAction::Work { work, .. }) = writer.poll_action() else { panic!("it seals again") };
+        let SealDone::Sealed(bytes, prefix) = work.run(&buffers) else { panic!("it seals") };
+        writer.handle_sealed(START, 1, attempt + 1, bytes, prefix);
+        assert!(matches!(writer.poll_action(), Some(WriterAction::Write { .. })));
+    }
 }
 
 /// Rule 11: a life that nobody remembers on the volume is remembered on the host.

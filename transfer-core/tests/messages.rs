@@ -4,7 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 use std::fmt::Write;
 use transfer_core::transfer::message::{
-    CommittedItem, Framed, JobOpen, JobOptions, Message, Reason, Request, RootItem, emit, parse_all,
+    CommittedItem, Framed, JobOpen, JobOptions, Message, MessageError, Reason, Request, RootItem, emit,
+    parse_all,
 };
 use transfer_core::transfer::{
     Attributes, DirectoryItem, ErrorCode, LinkItem, ListEntry, ListKind, RelativePath, TransferId,
@@ -139,6 +140,43 @@ fn names_that_lead_out_do_not_parse() {
         let length = u32::try_from(bytes.len() - 16).expect("short").to_le_bytes();
         bytes[4..8].copy_from_slice(&length);
         assert!(parse_all(&bytes).is_err(), "{bad:?}");
+    }
+}
+
+/// A pull names its sources and counts them; a push has its own.
+#[test]
+fn a_job_with_sources_that_are_not_its_own_does_not_parse() {
+    let open = |pull: bool, source_count: u32, sources: &[&str]| {
+        let sources = sources.iter().map(|text| path(text)).collect();
+        let (_, message) = examples().into_iter().nth(9).expect("an example");
+        let Message::JobOpen(open) = message else { panic!("{message:?}") };
+        let message = Message::JobOpen(JobOpen { pull, source_count, sources, ..open });
+        let mut bytes = Vec::new();
+        emit(&Framed { request: 1, message }, &mut bytes);
+        parse_all(&bytes).map(drop)
+    };
+    let wrong = Err(MessageError::Value { opcode: 16 });
+    assert_eq!(open(true, 2, &["x", "y"]), Ok(()));
+    assert_eq!(open(true, 0, &[]), wrong, "nothing to pull");
+    for source_count in [1, 3, 0x1_0002] {
+        assert_eq!(open(true, source_count, &["x", "y"]), wrong, "{source_count} of two");
+    }
+    assert_eq!(open(false, 5, &[]), Ok(()));
+    assert_eq!(open(false, 1, &["x"]), wrong, "a push of a file of the other side");
+}
+
+/// Counts are checked before use: one that no path can have is not looped over.
+#[test]
+fn a_path_of_more_names_than_fit_is_refused_before_they_are_read() {
+    let message = Message::Directory(DirectoryItem { path: path(""), attributes: ATTRIBUTES });
+    let mut bytes = Vec::new();
+    emit(&Framed { request: 1, message }, &mut bytes);
+    let end = bytes.len();
+    for (count, error) in
+        [(2048u16, MessageError::Short { opcode: 19 }), (2049, MessageError::Value { opcode: 19 })]
+    {
+        bytes[end - 2..].copy_from_slice(&count.to_le_bytes());
+        assert_eq!(parse_all(&bytes), Err(error), "{count} names");
     }
 }
 

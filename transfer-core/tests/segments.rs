@@ -10,7 +10,7 @@ use std::path::Path;
 use proptest::prelude::{Just, any, prop_assume, prop_oneof, proptest};
 use storage_mapping::{Buffer, BufferPool};
 use support::{Sample, any_value, check_golden};
-use transfer_core::format::segment::SegmentHeader;
+use transfer_core::format::segment::{SEAL_RANGE, SegmentHeader};
 use transfer_core::payload::Payload;
 use transfer_core::protocol::seal::{Form, XaesKey, open_in_table, open_segment, seal_segment};
 use volume::BLOCK_BYTES;
@@ -98,6 +98,41 @@ proptest! {
         bytes[at] ^= change;
         assert!(open_in_table(&key, &header, &bytes).is_none(), "byte {at}");
     }
+}
+
+/// The codec is taken as stored; what this version cannot decompress is not handed out as if it were plain.
+#[test]
+fn a_codec_that_is_not_known_does_not_open() {
+    let key = XaesKey::new(&[4; 32]);
+    let header = expected(SegmentHeader::sample(&mut support::Counted::new()), 11);
+    for form in [Form::Inline, Form::Full] {
+        for codec in [0, 1, 255] {
+            let bytes = sealed(&key, &SegmentHeader { codec, ..header.clone() }, form, b"eleven byte");
+            let opened = open_segment(&key, &header, form, Buffer::copy_of(&bytes));
+            assert_eq!(opened.is_some(), codec == 0, "{form:?}, codec {codec}");
+        }
+    }
+}
+
+/// What stands in the seal of the expected header does not count: it is the seal of the bytes that is looked at.
+#[test]
+fn the_expected_header_needs_no_seal() {
+    let key = XaesKey::new(&[4; 32]);
+    let header = expected(SegmentHeader::sample(&mut support::Counted::new()), 11);
+    let bytes = sealed(&key, &header, Form::Inline, b"eleven byte");
+    let with_seal = SegmentHeader { seal: [9; 32], ..header };
+    assert_eq!(bytes, sealed(&key, &with_seal, Form::Inline, b"eleven byte"));
+    assert!(open_segment(&key, &with_seal, Form::Inline, Buffer::copy_of(&bytes)).is_some());
+}
+
+/// The seal has 16 bytes of tag; the others are zeros, so that a segment has one form on the disk.
+#[test]
+fn a_segment_with_more_in_its_seal_does_not_open() {
+    let key = XaesKey::new(&[4; 32]);
+    let header = expected(SegmentHeader::sample(&mut support::Counted::new()), 11);
+    let mut bytes = sealed(&key, &header, Form::Inline, b"eleven byte");
+    bytes[SEAL_RANGE.end - 1] = 1;
+    assert!(open_segment(&key, &header, Form::Inline, Buffer::copy_of(&bytes)).is_none());
 }
 
 #[test]

@@ -3,19 +3,20 @@
 
 mod pair;
 
-use pair::{World, assert_no_partials, bytes, path};
+use pair::{Side, World, assert_no_partials, bytes, path};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use storage_mapping::BufferPool;
 use transfer_core::journal::{Entry, Journal};
 use transfer_core::payload::Payload;
 use transfer_core::transfer::message::JobOptions;
 use transfer_core::transfer::{
-    Attributes, Destined, ErrorCode, FileAnswer, JobKey, KnownAnswer, LocalDone, LocalError, LocalFiles,
-    LocalRequest, LocalStore, LocalWork, OpenFile, PackFile, PublishFile, ServingFiles, SourceOrigin,
-    SyncFile, Target, TransferId, Verdict,
+    Attributes, Destined, DirectoryItem, ErrorCode, FileAnswer, JobKey, KnownAnswer, LocalDone, LocalError,
+    LocalFiles, LocalReply, LocalRequest, LocalStore, LocalWork, OpenFile, PackFile, PublishFile,
+    ServingFiles, Session, SessionConfig, SourceOrigin, SyncFile, Target, TransferId, Verdict,
 };
 
 const JOB: u32 = 1;
@@ -154,6 +155,54 @@ fn a_pull_leaves_the_stream_of_another_process_alone() {
     assert!(world.export().join(".diskwire-partial").join(file(1).id.to_hex()).exists());
     close(&serving);
     assert_no_partials(&world.export());
+}
+
+/// Whoever comes where nobody is clears up, also when others were there before; while somebody is there nobody does.
+#[test]
+fn what_a_stream_left_goes_when_nobody_is_there() {
+    let world = World::new();
+    let serving = world.serving(true);
+    let (first, second) = (connect(&world, &serving), connect(&world, &serving));
+    let left = world.export().join(".diskwire-partial").join(file(1).id.to_hex());
+    fs::write(&left, b"left").expect("a file");
+    fs::write(left.with_extension("stream"), b"").expect("a file");
+    close(&first);
+    close(&connect(&world, &serving));
+    assert!(left.exists(), "the second is still there, and it may be its");
+    close(&second);
+    close(&connect(&world, &serving));
+    assert_no_partials(&world.export());
+}
+
+// ---- directories ------------------------------------------------------------------------------------
+
+/// A directory that its user may not write to, or nobody may enter, is made so that the job can fill it, and has
+/// its own mode in the end. One that was there keeps what it has.
+#[test]
+fn a_directory_has_its_mode_when_the_job_is_done() {
+    let world = World::new();
+    let mode_of = |name: &str| {
+        let meta = fs::metadata(world.export().join(name)).expect("it is there");
+        meta.permissions().mode() & 0o7777
+    };
+    let set = |name: &str, mode| {
+        fs::set_permissions(world.export().join(name), fs::Permissions::from_mode(mode)).expect("a mode");
+    };
+    fs::create_dir(world.export().join("there")).expect("a folder");
+    set("there", 0o711);
+    let files = connect(&world, &world.serving(true));
+    let modes = [("there", 0o500), ("0", 0o500), ("1", 0), ("2", 0o055), ("3", 0o300), ("4", 0o4755)];
+    let items = modes.map(|(name, mode)| DirectoryItem {
+        path: path(name),
+        attributes: Attributes { mode, ..Attributes::default() },
+    });
+    let made = work(&files, LocalWork::MakeDirectories(items.into()));
+    assert!(matches!(&made, Ok(LocalDone::Failures(failures)) if failures.is_empty()), "{made:?}");
+    assert!(modes[1..].iter().all(|(name, _)| mode_of(name) & 0o700 == 0o700), "all can be filled");
+    work(&files, LocalWork::CloseDestination { finished: true }).expect("closed");
+    let ended = modes.map(|(name, _)| (name, mode_of(name)));
+    assert_eq!(ended, [("there", 0o711), ("0", 0o500), ("1", 0), ("2", 0o055), ("3", 0o300), ("4", 0o755)]);
+    modes.iter().for_each(|(name, _)| set(name, 0o700));
 }
 
 // ---- streams that are cut ---------------------------------------------------------------------------
@@ -324,4 +373,45 @@ fn a_newer_file_of_the_user_is_not_replaced_where_that_was_asked() {
     assert_eq!((outcome.verdict, outcome.skipped), (Verdict::Partly, 1), "{outcome:?}");
     assert_eq!(fs::read(world.export().join("file 1")).expect("there"), b"newer");
     assert_no_partials(&world.export());
+}
+
+// ---- checkpoints ------------------------------------------------------------------------------------
+
+/// Local files that note down what is asked to be marked as durable.
+struct Watched(LocalFiles, Arc<Mutex<Vec<u64>>>);
+
+impl LocalStore for Watched {
+    fn execute(&self, request: LocalRequest) -> LocalReply {
+        if let LocalWork::Checkpoint { length, .. } = request.work {
+            self.1.lock().expect("nobody panicked").push(length);
+        }
+        self.0.execute(request)
+    }
+}
+
+/// A checkpoint costs a sync: there is none where nothing was stored behind the last one, also when segments come
+/// in another order.
+#[test]
+fn a_checkpoint_marks_more_than_the_last_one() {
+    let mut world = World::new();
+    world.step_time = Duration::from_millis(600);
+    let source = world.here().join("large");
+    fs::write(&source, bytes(60 * world.segment, 1)).expect("a file");
+    let mut config = SessionConfig::new(world.pool.clone());
+    config.segment_bytes = world.segment;
+    config.payloads_max = 6;
+    let state = world.folder.path().join("state/command");
+    let command = LocalFiles::command(world.pool.clone(), world.segment, &state);
+    let serving = LocalFiles::serving(world.pool.clone(), world.segment, world.serving(true));
+    let checkpoints = Arc::default();
+    let watched = Watched(serving, Arc::clone(&checkpoints));
+    let origin = SourceOrigin::Local(vec![source.as_os_str().as_encoded_bytes().to_vec()]);
+    let job = world.push_job(origin, "", JobOptions::empty());
+    let a = Side::new(Session::requester(config.clone(), job), Box::new(command));
+    let b = Side::new(Session::responder(config), Box::new(watched));
+    assert_eq!(world.run_sides(a, b).verdict, Verdict::Done);
+    let checkpoints = checkpoints.lock().expect("nobody panicked");
+    assert!(checkpoints.len() > 5, "{checkpoints:?}");
+    assert!(checkpoints.is_sorted_by(|before, after| before < after), "{checkpoints:?}");
+    assert!(checkpoints[0] > 0);
 }

@@ -207,3 +207,104 @@ fn range_is_on_one_device(layout: &Layout, range: &PoolRange) -> bool {
     let place = |number| layout.locate(SegmentNumber(number));
     matches!((place(range.first_segment), place(last)), (Some(a), Some(b)) if a.device == b.device)
 }
+
+#[cfg(test)]
+mod tests {
+    use volume::header::{Place, emit_page};
+    use volume::layout::{PlannedDevice, VolumePlan};
+
+    use super::*;
+
+    fn admin() -> Ed25519KeyPair {
+        Ed25519KeyPair::from_seed_unchecked(&[9; 32]).expect("a key")
+    }
+
+    /// A volume of three devices and two lanes, and the row of lane 1.
+    fn row() -> (Layout, HostRecord) {
+        let plan = VolumePlan {
+            devices: ["m", "s", "t"]
+                .iter()
+                .map(|id| PlannedDevice::new(id, 6000).expect("a device"))
+                .collect(),
+            lanes: 2,
+            connections: 4,
+            segment_payload_bytes: 1 << 16,
+            volume_id: [3; 16],
+            time_id: 1,
+            unix_filename: "m".into(),
+        };
+        let layout = plan.layout(&admin()).expect("a layout");
+        let name = Text::new("alpha").expect("a name");
+        let record = HostRecord::new(&layout, 1, name, [1; 32], 0, &admin());
+        (layout, record)
+    }
+
+    /// What a row of the admin's that is changed like this grants.
+    fn opened(change: impl FnOnce(&mut HostRecord)) -> Result<HostRecord, RecordError> {
+        let (layout, mut record) = row();
+        change(&mut record);
+        let mut bytes = vec![0; HostRecord::SIZE];
+        record.emit(&mut bytes);
+        record.admin_signature.copy_from_slice(admin().sign(&signed_bytes(&bytes)).as_ref());
+        HostRecord::open(&emit_page(&record, None), &layout, 1, 0)
+    }
+
+    /// A signature that fits does not make a row grant what is another's.
+    #[test]
+    fn a_signed_row_grants_what_the_layout_gives_its_lane() {
+        assert_eq!(opened(|_| {}), Ok(row().1));
+        assert_eq!(row().1.pool_ranges.len(), 2, "a range on each device with segments");
+        let refused = Err(RecordError::Field { record: HostRecord::NAME, field: "pool_ranges" });
+        assert_eq!(opened(|row| row.host_id = 0), refused);
+        let extents: [fn(&mut HostRecord) -> &mut Extent; 3] =
+            [|row| &mut row.control_area, |row| &mut row.process_id_rows, |row| &mut row.pointer_tables];
+        for extent in extents {
+            assert_eq!(opened(|row| extent(row).device = 1), refused);
+            assert_eq!(opened(|row| extent(row).start -= 1), refused);
+            assert_eq!(opened(|row| extent(row).blocks += 1), refused);
+        }
+        assert_eq!(opened(|row| row.range_count += 1), refused);
+        let (layout, _) = row();
+        let is_there = |number: &u64| layout.locate(SegmentNumber(*number)).is_some();
+        let last = (1..).take_while(is_there).last().expect("there are segments");
+        let ranges = |ranges: &[(u64, u64)]| {
+            let rows = ranges.iter().map(|&(first_segment, count)| PoolRange { first_segment, count });
+            let rows: Vec<_> = rows.collect();
+            opened(|row| {
+                row.range_count = u16::try_from(rows.len()).expect("few");
+                row.pool_ranges = Rows::new(rows).expect("few");
+            })
+        };
+        assert!(ranges(&[(1, 1), (last, 1)]).is_ok());
+        assert_eq!(ranges(&[(1, 1), (last, 2)]), refused, "beyond the last segment");
+        assert_eq!(ranges(&[(1, last)]), refused, "over both devices");
+        assert_eq!(ranges(&[(1, 0)]), refused, "nothing");
+        assert_eq!(ranges(&[(2, u64::MAX)]), refused, "around the end of all numbers");
+        assert_eq!(ranges(&[(last + 1, 1)]), refused, "no segment");
+    }
+
+    /// A row is one of its place, of the admin, and of its version: nothing else has a signature that fits.
+    #[test]
+    fn a_row_that_the_admin_did_not_sign_for_this_place_does_not_open() {
+        let (layout, record) = row();
+        let open = |record: &HostRecord, host, copy| {
+            HostRecord::open(&emit_page(record, None), &layout, host, copy).map(drop)
+        };
+        assert_eq!(open(&record, 1, 0), Ok(()));
+        assert!(matches!(open(&record, 0, 0), Err(RecordError::Header { .. })));
+        assert!(matches!(open(&record, 1, 1), Err(RecordError::Header { .. })));
+        let signature = Err(RecordError::Field { record: HostRecord::NAME, field: "admin_signature" });
+        let mut other = record.clone();
+        other.public_key[0] ^= 1;
+        assert_eq!(open(&other, 1, 0), signature);
+        other = record.clone();
+        other.header.version += 1;
+        assert_eq!(open(&other, 1, 0), signature, "a later version");
+        let pages = record.pages(&layout);
+        for (copy, (address, page)) in (0..).zip(pages) {
+            let Place { device, block, .. } = TableMap::new(&layout).host_record(1, copy);
+            assert_eq!(address, BlockAddress { device, block });
+            assert!(HostRecord::open(&page, &layout, 1, copy).is_ok());
+        }
+    }
+}

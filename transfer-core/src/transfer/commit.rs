@@ -114,4 +114,14 @@ mod tests {
         gather.settle(1);
         assert!(gather.close(second, true).is_some());
     }
+    #[test]
+    fn a_file_that_is_given_up_is_in_no_batch() {
+        let mut gather = Gather::new(1 << 20);
+        (1..=3).for_each(|index| gather.add(Instant::ZERO, index, 1));
+        gather.remove(2);
+        assert_eq!(gather.close(Instant::ZERO, true), Some((1, vec![1, 3])));
+        gather.add(Instant::ZERO, 4, 1);
+        gather.remove(4);
+        assert!(gather.close(Instant::ZERO, true).is_none(), "nothing is left");
+    }
 }
