@@ -5,6 +5,7 @@
 //! cargo run --profile simulation -p system-tests --example mutants                 every mutant of .cargo/mutants.toml
 //! cargo run --profile simulation -p system-tests --example mutants -- --only WORD  those with WORD in their name
 //! cargo run --profile simulation -p system-tests --example mutants -- --missed     those that nobody noticed last time
+//! cargo run --profile simulation -p system-tests --example mutants -- --hung       those by which something did not end
 //! cargo run --profile simulation -p system-tests --example mutants -- --go-on      those that the last run did not reach
 //! cargo run --profile simulation -p system-tests --example mutants -- --table      what the last run found so far
 //! ```
@@ -13,7 +14,8 @@
 //! switches in a copy in `target/mutants`, as the deliberately broken builds do. Each one is shown to the tests
 //! and to the simulator, first to who notices most in the time that it takes, until a test fails or somebody does
 //! not end in time. What does not compile is no mutant. They come in no order, so that a run that is stopped has tried a fair sample. The
-//! results are in `target/mutants/results`, line by line, and come as Markdown. Not here: the switches
+//! results are in `target/mutants/results`, line by line, and come as Markdown. `--missed` and `--hung` replace what is
+//! known of the same changes to the same functions, wherever in the file these stand now. Not here: the switches
 //! (`switches`).
 
 mod switches;
@@ -91,10 +93,11 @@ fn main() -> ExitCode {
         ["seeds", first, count] => return run_simulator(first, count),
         [] => run(Choice::All),
         ["--only", word] => run(Choice::Named(word)),
-        ["--missed"] => run(Choice::Missed),
+        ["--missed"] => run(Choice::Known("missed")),
+        ["--hung"] => run(Choice::Known("hung")),
         ["--go-on"] => run(Choice::Left),
         ["--table"] => fs::read_to_string(results()).map_err(Failure::from).map(|text| print_table(&text)),
-        _ => Err("usage: mutants [--only WORD | --missed | --go-on | --table]".into()),
+        _ => Err("usage: mutants [--only WORD | --missed | --hung | --go-on | --table]".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -117,8 +120,8 @@ fn run_simulator(first: &str, count: &str) -> ExitCode {
 enum Choice<'a> {
     All,
     Named(&'a str),
-    /// What nobody noticed in the last run.
-    Missed,
+    /// What the last run found to be so.
+    Known(&'a str),
     /// What the last run did not reach.
     Left,
 }
@@ -127,33 +130,45 @@ fn run(choice: Choice<'_>) -> Result<(), Failure> {
     let original = workspace();
     let scratch = original.join("target/mutants");
     let before = match choice {
-        Choice::Missed | Choice::Left => fs::read_to_string(results())?,
+        Choice::Known(_) | Choice::Left => fs::read_to_string(results())?,
         Choice::All | Choice::Named(_) => String::new(),
     };
-    let before: BTreeMap<&str, &str> =
-        before.lines().filter_map(|line| line.split_once('\t')).map(|(word, name)| (name, word)).collect();
+    let lines = || before.lines().filter_map(|line| line.split_once('\t'));
+    let known: BTreeSet<&str> = lines().map(|(_, name)| name).collect();
+    let again = |verdict: &str| match choice {
+        Choice::Known(word) => verdict.split(' ').next() == Some(word),
+        Choice::All | Choice::Named(_) | Choice::Left => false,
+    };
+    let again: BTreeSet<String> =
+        lines().filter(|(verdict, _)| again(verdict)).map(|(_, name)| without_place(name)).collect();
     let mutants = list(&original)?;
-    let is_asked = |mutant: &&Mutant| {
-        let known = before.get(mutant.name.as_str());
-        match choice {
-            Choice::All => true,
-            Choice::Named(word) => mutant.name.contains(word),
-            Choice::Missed => known == Some(&"missed"),
-            Choice::Left => known.is_none(),
-        }
+    let is_asked = |mutant: &&Mutant| match choice {
+        Choice::All => true,
+        Choice::Named(word) => mutant.name.contains(word),
+        Choice::Known(_) => again.contains(&without_place(&mutant.name)),
+        Choice::Left => !known.contains(mutant.name.as_str()),
     };
     let copy = Copy { folder: scratch.join("workspace"), target: scratch.join("target"), original };
     let not_built = copy.write(&mutants)?;
     let catchers = copy.catchers()?;
     let mut asked: Vec<&Mutant> = mutants.iter().filter(is_asked).collect();
     asked.sort_by_key(|mutant| *blake3::hash(mutant.name.as_bytes()).as_bytes());
-    let file = match choice {
-        Choice::Left => fs::File::options().append(true).open(results())?,
-        Choice::All | Choice::Named(_) | Choice::Missed => fs::File::create(results())?,
-    };
+    let kept = lines().filter(|(_, name)| !again.contains(&without_place(name)));
+    let kept: String = kept.map(|(verdict, name)| format!("{verdict}\t{name}\n")).collect();
+    fs::write(results(), kept)?;
+    let file = fs::File::options().append(true).open(results())?;
     try_all(&asked, &not_built, &catchers, &Mutex::new(file))?;
     print_table(&fs::read_to_string(results())?);
     Ok(())
+}
+
+/// The name of a mutant without line and column, which move when something above is changed.
+fn without_place(name: &str) -> String {
+    let parts: Vec<&str> = name.splitn(4, ':').collect();
+    match parts[..] {
+        [file, _, _, change] => format!("{file}:{change}"),
+        _ => name.to_owned(),
+    }
 }
 
 /// Where results are noted: verdict and name, a line for each mutant.
@@ -365,7 +380,7 @@ fn judge(mutant: &Mutant, catchers: &[Catcher], luck: &Luck) -> Result<Verdict, 
     let mut order: Vec<(f64, &Catcher)> = able.map(|c| (promise(c, mutant, luck), c)).collect();
     order.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     for (_, catcher) in order {
-        let limit = Duration::from_secs(5) + 5 * catcher.takes;
+        let limit = Duration::from_secs(10) + 10 * catcher.takes;
         let answer = ask(catcher, mutant.number, limit)?;
         if let Ok(mut luck) = luck.lock() {
             let (asked, noticed) = luck.entry((mutant.file.clone(), catcher.name.clone())).or_default();
