@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use storage_mapping::{Buffer, BufferPool, Instant};
 use transfer_core::format::host_table::{HostFlags, HostRecord};
+use transfer_core::format::map::TableMap;
 use transfer_core::format::process_id_table::CloseReason;
 use transfer_core::format::process_segment_pointer_table::{ENTRIES_BYTES, Nack};
 use transfer_core::payload::{Payload, Segment, SegmentKind};
@@ -23,7 +24,7 @@ use transfer_core::protocol::timer::ATTEMPTS_MAX;
 use transfer_core::protocol::writer::{Writer, WriterAction};
 use transfer_core::random::SeededRandom;
 use volume::SegmentNumber;
-use volume::header::{HEADER_BYTES, Header};
+use volume::header::{HEADER_BYTES, Header, Place};
 use volume::record::Record;
 use volume_of_two::{stream, volume_of_two};
 
@@ -263,6 +264,44 @@ fn every_life_has_a_higher_incarnation() {
         }
     }
     panic!("it claims its lane");
+}
+
+/// Rule 1: one writer for each block. No two records of any lane share one, and each lies in its region.
+#[test]
+fn every_record_has_blocks_of_its_own() {
+    let (layout, _) = volume_of_two();
+    let map = TableMap::new(&layout);
+    let (lanes, connections) = (map.lanes(), map.connections());
+    assert!(lanes > 1 && connections > 1);
+    let mut blocks = Vec::new();
+    let mut add = |region: usize, place: Place, count: u64| {
+        let region = layout.master.region(region);
+        for block in place.block..place.block + count {
+            assert!((region.start..region.start + region.blocks).contains(&block), "{place:?}");
+            blocks.push(block);
+        }
+    };
+    for lane in 0..lanes {
+        add(1, map.host_record(lane, 0), 1);
+        add(1, map.host_record(lane, 1), 1);
+        add(2, map.beacon(lane), 1);
+        add(3, map.bell(lane), 1);
+        add(4, map.incarnation(lane), 2);
+        add(4, map.in_directory(lane), 2);
+        for slot in 0..connections {
+            let (calls, answers) = (map.initiator_id(lane, slot), map.connector_id(lane, slot));
+            assert_eq!((map.split(calls), map.split(answers)), ((lane, slot), (lane, connections + slot)));
+            for id in [calls, answers] {
+                add(5, map.process_id_entry(id), 2);
+                add(6, map.pointer_table(id), 2);
+            }
+        }
+    }
+    let regions: u64 = (1..7).map(|region| layout.master.region(region).blocks).sum();
+    assert_eq!(blocks.len() as u64, regions, "no block is left over");
+    blocks.sort_unstable();
+    blocks.dedup();
+    assert_eq!(blocks.len() as u64, regions, "none has two writers");
 }
 
 /// A row grants the segments of its ranges, from the first to the last and none beside.

@@ -165,6 +165,27 @@ fn a_job_with_sources_that_are_not_its_own_does_not_parse() {
     assert_eq!(open(false, 1, &["x"]), wrong, "a push of a file of the other side");
 }
 
+/// A reason that is too long is cut between two letters, wherever they lie.
+#[test]
+fn a_long_reason_is_cut_to_what_the_other_side_takes() {
+    let said = |text: String| {
+        let message = Message::JobRefuse(Reason { code: ErrorCode::NoSpace, text });
+        let mut bytes = Vec::new();
+        emit(&Framed { request: 1, message }, &mut bytes);
+        match parse_all(&bytes).expect("readable").remove(0).message {
+            Message::JobRefuse(reason) => reason.text,
+            other => panic!("{other:?}"),
+        }
+    };
+    let longest = said("x".repeat(100_000)).len();
+    assert!((1..100_000).contains(&longest));
+    for ahead in 0..4 {
+        let text = "x".repeat(ahead) + &"𝄞".repeat(longest);
+        let cut = said(text.clone());
+        assert!(text.starts_with(&cut) && cut.len() <= longest && cut.len() + 4 > longest, "{ahead} ahead");
+    }
+}
+
 /// Counts are checked before use: one that no path can have is not looped over.
 #[test]
 fn a_path_of_more_names_than_fit_is_refused_before_they_are_read() {
