@@ -162,7 +162,9 @@ impl Desk {
     /// The same after the reader's marks.
     fn mark(&mut self, received: u64, credits: u64) -> Vec<Form> {
         let Self { pool, writer, random, .. } = self;
-        writer.handle_marks(START, received, 1000, credits, &[], pool, random).unwrap();
+        writer
+            .handle_marks(START, received, 1000, credits, &[], pool, random)
+            .expect("marks of an honest reader");
         self.forms()
     }
 

@@ -158,7 +158,7 @@ impl Reader {
     pub fn poll_segment(&mut self) -> Option<Segment> {
         let segment = self.ready.pop_front()?;
         self.delivered += 1;
-        // Limits are worth a table of their own only when half a window has gathered.
+        // Limits are worth a table of their own only when a quarter of a window has gathered.
         self.dirty |= self.delivered.is_multiple_of((self.window / 4).max(1)) || self.ready.is_empty();
         Some(segment)
     }

@@ -85,17 +85,18 @@ fn slot(layout: &Layout, process_id: u32) -> SlotPairs {
     }
 }
 
+/// The row of a host whose private key is this byte, over and over.
+fn row(layout: &Layout, lane: u16, name: &str, key: u8) -> HostRecord {
+    HostRecord::new(layout, lane, Text::new(name).expect("a name"), public_key(&[key; 32]), 0, &admin())
+}
+
 impl Bench {
     /// A side in `role` that has asked, or answered, and has written that. `lie` changes what the peer tells in the
     /// handshake.
     fn new(role: Role, lie: impl FnOnce(&mut Hello)) -> Self {
         let layout = layout();
         let map = TableMap::new(&layout);
-        let record = |lane, name, key| {
-            HostRecord::new(&layout, lane, Text::new(name).expect("a name"), key, 0, &admin())
-        };
-        let own = record(MY_LANE, "alpha", public_key(&[1; 32]));
-        let peer = record(PEER_LANE, "beta", public_key(&[2; 32]));
+        let (own, peer) = (row(&layout, MY_LANE, "alpha", 1), row(&layout, PEER_LANE, "beta", 2));
         let peer = Peer { lane: PEER_LANE, name: peer.name.clone(), key: peer.public_key, record: peer };
         let me = Identity { lane: MY_LANE, name: own.name.clone(), incarnation: 10, nonce: [4; 16] };
         let mut pool = SegmentPool::new(&layout, &own);
@@ -501,9 +502,12 @@ fn an_entry_without_keys_ends_the_connection_only_if_it_is_later() {
     assert_eq!(after(foreign), None, "another lane's");
 }
 
+/// What a lie changes in a table.
+type TableChange = fn(&mut PointerTable);
+
 #[test]
 fn a_table_that_is_not_of_this_connection_ends_it() {
-    let changes: [(&str, fn(&mut PointerTable)); 8] = [
+    let changes: [(&str, TableChange); 8] = [
         ("connection_id", |table| table.connection_id[0] ^= 1),
         ("incarnation", |table| table.header.incarnation += 1),
         ("peer_host", |table| table.peer_host = 3),
