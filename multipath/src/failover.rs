@@ -411,6 +411,7 @@ impl<S: PathSelector> Failover<S> {
         for path in findings.lifted.iter() {
             if self.paths[path.0].state == PathState::Failed {
                 self.paths[path.0].damping.clear();
+                // It stays in the event, if there is one: what it says until that ends is no news.
                 self.activate(now, path, Reason::Lifted);
             }
         }
@@ -478,6 +479,7 @@ impl<S: PathSelector> Failover<S> {
     pub fn reinstate_path(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0].damping.clear();
         if self.state(path) != PathState::Active {
+            self.witness.forget_path(path);
             self.activate(now, path, Reason::Operator);
         }
     }
@@ -520,7 +522,6 @@ impl<S: PathSelector> Failover<S> {
         let place = &mut self.paths[path.0];
         (place.is_suspect, place.last_success, place.probe_at) = (false, now, None);
         self.isolated.remove(path);
-        self.witness.forget_path(path);
         self.hedge.forget_path(path);
         self.probe_at_interval(now, path);
         self.groups.set_usable(now, path, true);

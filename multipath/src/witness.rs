@@ -240,8 +240,9 @@ impl Witness {
                 group.insert(index);
             }
         }
-        if group.len() >= 2 && usable.without(group).is_empty() {
-            self.event = group;
+        // Where no path was in use, none was lost by this.
+        if group.len() >= 2 && !usable.is_empty() && usable.without(group).is_empty() {
+            self.event = self.event.union(group);
             findings.target_event = Some(group);
             for member in members(group) {
                 self.paths[member.0] = Path::default();

@@ -110,7 +110,10 @@ impl<S: PathSelector> Failover<S> {
     /// A path that answers is used again; if it came and went too often, only where no other is left.
     fn reinstate(&mut self, now: Instant, path: PathIndex, reason: Reason) {
         match self.paths[path.0].damping.reusable_at(now) {
-            None => self.activate(now, path, reason),
+            None => {
+                self.witness.forget_path(path);
+                self.activate(now, path, reason);
+            }
             Some(at) => {
                 self.change(now, path, PathState::Isolated, Reason::Flapped(at.since(now)));
                 self.isolated.insert(path);
