@@ -159,9 +159,13 @@ impl<S: PathSelector> MultipathDevice<S> {
                 self.check_hedges_at = earliest(self.check_hedges_at, Some(at));
             }
         }
+        let attempts_max = self.core.config().attempts_max;
         for (index, slow) in due {
             let flight = self.flight(index);
             flight.hedge_at = None;
+            if flight.attempts >= attempts_max {
+                continue;
+            }
             let mut excluded = flight.tried;
             let bytes = flight.work.bytes();
             excluded.insert(slow);
