@@ -203,6 +203,12 @@ impl Fence {
         self.copies.iter().any(|(_, owner, _)| *owner == Some(write))
     }
 
+    /// Whether another copy of a write that is over may land; `tag` is its submitter's.
+    #[must_use]
+    pub fn has_copy_of(&self, tag: IoTag) -> bool {
+        self.copies.iter().any(|(_, owner, copy)| owner.is_none() && copy.tag == tag)
+    }
+
     /// Every copy that may land.
     pub fn living_copies(&self) -> impl Iterator<Item = LivingCopy> {
         self.copies.iter().map(|(_, _, copy)| *copy)

@@ -84,16 +84,22 @@ impl<S: PathSelector> MultipathDevice<S> {
         self.fence.doubt(attempt.tag, Some(index), copy);
     }
 
-    /// The copy of an attempt is dead. Says whether it was living until now.
+    /// The copy of an attempt is dead. Says whether it was living until now. While its write goes on, the end of that
+    /// will tell; after it an event does, once for all copies of the write.
     pub(super) fn settle(&mut self, now: Instant, attempt: IoTag, proof: SettledProof) -> bool {
         let Some((copy, write)) = self.fence.settle(attempt) else { return false };
-        self.events.push_back(DeviceEvent::Settled { tag: copy.tag, proof });
-        if let Some(index) = write
-            && self.flight(index).is_done
-            && !self.fence.is_in_doubt(index)
-        {
-            self.flight(index).copy = CopyFate::Dead;
-            self.finish(now, index, Ok(()));
+        match write {
+            Some(index) if !self.fence.is_in_doubt(index) => {
+                let flight = self.flight(index);
+                flight.copy = CopyFate::Dead;
+                if flight.is_done {
+                    self.finish(now, index, Ok(()));
+                }
+            }
+            None if !self.fence.has_copy_of(copy.tag) => {
+                self.events.push_back(DeviceEvent::Settled { tag: copy.tag, proof });
+            }
+            Some(_) | None => {}
         }
         true
     }
