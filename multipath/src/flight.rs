@@ -30,9 +30,12 @@ pub(crate) enum Work {
         data: SharedBuffer,
         fua: bool,
     },
-    /// `parts_left` counts the dirty paths that have not answered; without it any one path will do.
+    /// `parts_left` counts the dirty paths that have not answered; without it any one path will do. The flush covers
+    /// the writes that paths had carried when it came in, up to number `covers`; `failed` are paths that could not do it.
     Flush {
         parts_left: Option<usize>,
+        covers: u64,
+        failed: PathSet,
     },
 }
 
@@ -77,8 +80,8 @@ pub(crate) struct Flight {
     pub(crate) tried: PathSet,
     /// The last error, while there is a way on.
     pub(crate) error: Option<IoError>,
-    /// Done over one path; the answer waits for the death of an older copy ([`FencePolicy::Wait`]).
-    pub(crate) is_done: bool,
+    /// Done over this path; the answer waits for the death of an older copy ([`FencePolicy::Wait`]).
+    pub(crate) done_on: Option<PathIndex>,
     /// The worst that is known of all attempts.
     pub(crate) effect: Effect,
     pub(crate) copy: CopyFate,
@@ -90,7 +93,7 @@ impl Flight {
         let work = match request.operation {
             Operation::Read { lba, buffer } => Work::Read { lba, length: buffer.len(), buffer: Some(buffer) },
             Operation::Write { lba, data, fua } => Work::Write { lba, data, fua },
-            Operation::Flush => Work::Flush { parts_left: None },
+            Operation::Flush => Work::Flush { parts_left: None, covers: 0, failed: PathSet::EMPTY },
         };
         Self {
             tag: request.tag,
@@ -110,7 +113,7 @@ impl Flight {
             failed_at: None,
             tried: PathSet::EMPTY,
             error: None,
-            is_done: false,
+            done_on: None,
             effect: Effect::None,
             copy: CopyFate::Dead,
         }

@@ -7,7 +7,8 @@
 //! * a write's bytes stay the same in every attempt; a read that was given up on completes with
 //!   another buffer of the same size;
 //! * a flush goes to every path that carried writes since the last one, and fails if one of them
-//!   cannot do it (reported once: who gets the failure writes again what was not yet durable);
+//!   cannot do it (reported once: who gets the failure writes again what was not yet durable); it relies on no
+//!   other flush that is still on its way;
 //! * `submit` and `poll` call into paths, which do not block, and nothing else.
 //!
 //! Where a request is:
@@ -88,8 +89,17 @@ struct Path {
     device: Box<dyn BlockDevice>,
     status: PathStatus,
     latency: PathLatency,
+    /// The last write that it carried, by its number among those of all paths.
+    last_write: u64,
+    /// It was flushed after this write, or it was reported that it could not be.
+    flushed: u64,
+}
+
+impl Path {
     /// It carried writes since the last flush.
-    is_dirty: bool,
+    fn is_dirty(&self) -> bool {
+        self.last_write > self.flushed
+    }
 }
 
 /// Why a request is on no path.
@@ -129,6 +139,8 @@ pub struct MultipathDevice<S = Selector> {
     has_changed: bool,
     /// Requests so far.
     serial: u64,
+    /// Writes that paths have carried so far.
+    carried_writes: u64,
     failover_times: FailoverTimes,
     drill: Option<Drill>,
     /// No read is to be hedged before this.
@@ -176,7 +188,8 @@ impl<S: PathSelector> MultipathDevice<S> {
             device,
             status: PathStatus::new(PathIndex(index)),
             latency: PathLatency::default(),
-            is_dirty: false,
+            last_write: 0,
+            flushed: 0,
         };
         Ok(Self {
             paths: paths.into_iter().enumerate().map(with_status).collect(),
@@ -191,6 +204,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             waiting: Vec::new(),
             has_changed: false,
             serial: 0,
+            carried_writes: 0,
             failover_times: FailoverTimes::default(),
             drill: None,
             check_hedges_at: None,

@@ -203,18 +203,19 @@ impl<S: PathSelector> MultipathDevice<S> {
     pub(super) fn dispatch_flush(&mut self, now: Instant, index: usize) {
         let is_shared = self.core.config().cache_is_shared;
         let dirty: Vec<_> =
-            self.paths.iter().filter(|path| path.is_dirty).map(|path| path.status.path).collect();
+            self.paths.iter().filter(|path| path.is_dirty()).map(|path| path.status.path).collect();
         if is_shared || dirty.is_empty() {
-            self.paths.iter_mut().for_each(|path| path.is_dirty = false);
             return self.dispatch(now, index);
         }
-        self.flight(index).work = Work::Flush { parts_left: Some(dirty.len()) };
+        // What a path carries from now on is not covered.
+        let covers = self.carried_writes;
+        self.flight(index).work =
+            Work::Flush { parts_left: Some(dirty.len()), covers, failed: PathSet::EMPTY };
         for path in dirty {
-            self.paths[path.0].is_dirty = false;
             if !matches!(self.core.state(path), PathState::Active | PathState::Isolated | PathState::Disabled)
             {
                 let error = self.paths[path.0].status.last_error.unwrap_or(ErrorSource::NoPath.into());
-                self.end_flush_part(now, index, Err(error));
+                self.end_flush_part(now, index, path, Err(error));
             } else {
                 self.send_flush_part(now, index, path);
             }
@@ -225,21 +226,42 @@ impl<S: PathSelector> MultipathDevice<S> {
         match self.send(now, index, path) {
             Ok(()) => {}
             Err(RefusalReason::Busy) => self.wait(index, WaitFor::Room, Some(path)),
-            Err(_) => self.end_flush_part(now, index, Err(ErrorSource::NoPath.into())),
+            Err(_) => self.end_flush_part(now, index, path, Err(ErrorSource::NoPath.into())),
         }
     }
 
-    pub(super) fn end_flush_part(&mut self, now: Instant, index: usize, outcome: Result<(), IoError>) {
+    pub(super) fn end_flush_part(
+        &mut self,
+        now: Instant,
+        index: usize,
+        path: PathIndex,
+        outcome: Result<(), IoError>,
+    ) {
         let flight = self.flight(index);
         if let Err(error) = outcome {
             flight.note_failure(error, Effect::Unknown, CopyFate::Dead);
         }
-        let Work::Flush { parts_left: Some(left) } = &mut flight.work else {
+        let Work::Flush { parts_left: Some(left), covers, failed } = &mut flight.work else {
             unreachable!("only a flush has parts");
         };
         *left -= 1;
-        if *left == 0 {
-            let outcome = flight.error.map_or(Ok(()), Err);
+        let mut over = PathSet::EMPTY;
+        if outcome.is_ok() {
+            over.insert(path);
+        } else {
+            failed.insert(path);
+        }
+        let (is_last, covers) = (*left == 0, *covers);
+        if is_last {
+            // Now it is reported, and not before: until then no other flush may succeed without these paths.
+            over = over.union(*failed);
+        }
+        for path in over.iter() {
+            let flushed = &mut self.paths[path.0].flushed;
+            *flushed = covers.max(*flushed);
+        }
+        if is_last {
+            let outcome = self.flight(index).error.map_or(Ok(()), Err);
             self.finish(now, index, outcome);
         }
     }

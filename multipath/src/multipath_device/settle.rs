@@ -39,7 +39,9 @@ impl<S: PathSelector> MultipathDevice<S> {
             IoBuffer::Write(_) => done.effect != Effect::None,
             IoBuffer::Read(_) | IoBuffer::None => false,
         };
-        self.paths[path.0].is_dirty |= carried_write;
+        if carried_write {
+            self.note_carried_write(path);
+        }
         match attempt.purpose {
             Purpose::Flight(index) => {
                 self.flight(index).on_paths -= 1;
@@ -51,6 +53,12 @@ impl<S: PathSelector> MultipathDevice<S> {
             Purpose::Orphan { kind } => self.handle_orphan(now, kind, &attempt, &done),
             Purpose::Probe { .. } | Purpose::Proof { .. } | Purpose::Forgotten => {}
         }
+    }
+
+    /// The path is to be flushed.
+    fn note_carried_write(&mut self, path: PathIndex) {
+        self.carried_writes += 1;
+        self.paths[path.0].last_write = self.carried_writes;
     }
 
     /// What was given up on came back after all.
@@ -92,7 +100,9 @@ impl<S: PathSelector> MultipathDevice<S> {
             Some(index) if !self.fence.is_in_doubt(index) => {
                 let flight = self.flight(index);
                 flight.copy = CopyFate::Dead;
-                if flight.is_done {
+                if let Some(path) = flight.done_on {
+                    // A flush since then does not speak for a write that nobody knew to be done.
+                    self.note_carried_write(path);
                     self.finish(now, index, Ok(()));
                 }
             }
@@ -130,15 +140,15 @@ impl<S: PathSelector> MultipathDevice<S> {
         if let (IoBuffer::Read(buffer), Work::Read { buffer: place, .. }) = (done.buffer, &mut flight.work) {
             *place = Some(buffer);
         }
-        let is_part = matches!(flight.work, Work::Flush { parts_left: Some(_) });
+        let is_part = matches!(flight.work, Work::Flush { parts_left: Some(_), .. });
         match done.outcome {
             Ok(()) => {
                 self.core.handle_success(now, attempt.path, serial);
                 self.note_success(now, index, attempt);
                 if is_part {
-                    self.end_flush_part(now, index, Ok(()));
+                    self.end_flush_part(now, index, attempt.path, Ok(()));
                 } else {
-                    self.handle_done(now, index);
+                    self.handle_done(now, index, attempt.path);
                 }
             }
             Err(error) => {
@@ -146,7 +156,7 @@ impl<S: PathSelector> MultipathDevice<S> {
                 let request = (serial, attempt.since);
                 let is_answer = self.core.handle_error(now, attempt.path, request, &classified, error);
                 if is_part {
-                    return self.end_flush_part(now, index, Err(error));
+                    return self.end_flush_part(now, index, attempt.path, Err(error));
                 }
                 self.handle_failed_attempt(now, index, attempt, error, &classified, is_answer);
             }
@@ -183,11 +193,11 @@ impl<S: PathSelector> MultipathDevice<S> {
     }
 
     /// The request is done over one path.
-    fn handle_done(&mut self, now: Instant, index: usize) {
+    fn handle_done(&mut self, now: Instant, index: usize, path: PathIndex) {
         let is_in_doubt = self.fence.is_in_doubt(index);
         let flight = self.flight(index);
         if flight.fence == FencePolicy::Wait && is_in_doubt {
-            (flight.is_done, flight.effect) = (true, Effect::Full);
+            (flight.done_on, flight.effect) = (Some(path), Effect::Full);
         } else {
             self.finish(now, index, Ok(()));
         }
@@ -275,8 +285,8 @@ impl<S: PathSelector> MultipathDevice<S> {
                 ..classify(&error, &facts)
             };
             self.core.handle_error(now, attempt.path, (serial, attempt.since), &hung, error);
-            if matches!(self.flight(index).work, Work::Flush { parts_left: Some(_) }) {
-                self.end_flush_part(now, index, Err(error));
+            if matches!(self.flight(index).work, Work::Flush { parts_left: Some(_), .. }) {
+                self.end_flush_part(now, index, attempt.path, Err(error));
             } else {
                 self.handle_failed_attempt(now, index, &attempt, error, &hung, false);
             }
