@@ -13,6 +13,7 @@
 //! * [`checker`]: what must hold, one promise a file;
 //! * [`relay`]: beside the simulator, one real path to a real server, which can be made to fail;
 //! * [`trace`]: what happened, as lines and as one number;
+//! * [`multipath_swarm`]: random fault schedules against the multipath device;
 //! * [`runner`]: many seeds; [`sabotage`]: builds that are broken on purpose, which they must find out.
 //!
 //! What holds: one thread per run, no clock but the virtual one, no chance but the seed's; the code under
@@ -29,6 +30,7 @@ pub mod fuzzing;
 pub mod host;
 pub mod lane;
 pub mod models;
+pub mod multipath_swarm;
 pub mod plan;
 pub mod relay;
 pub mod runner;
