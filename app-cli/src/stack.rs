@@ -12,12 +12,13 @@
 
 use std::path::Path;
 
-use multipath::{FailoverConfig, MultipathDevice, MultipathError};
+use multipath::control::{Control, Controlled};
+use multipath::{MultipathDevice, MultipathError, Selector};
 use storage_mapping::device::NbdServer;
 use storage_mapping::path_address::{
     OpenError as AddressError, ParseAddressError, PathAddress, Target, open,
 };
-use storage_mapping::{BlockDevice, wait};
+use storage_mapping::{BlockDevice, Instant, wait};
 use thiserror::Error;
 use transfer_core::driver::clock::Clock;
 use volume::open::{OpenError, Opened};
@@ -61,6 +62,14 @@ pub enum StackError {
         /// Why.
         source: MultipathError,
     },
+    /// The way for operators cannot be had.
+    #[error("device {device}: no descriptor is left for its control")]
+    Control {
+        /// Id of the device.
+        device: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The devices are not the volume.
     #[error("{file}: {source}")]
     Volume {
@@ -72,10 +81,11 @@ pub enum StackError {
 }
 
 /// Devices, and what was noticed while they were opened.
-#[derive(Debug)]
 pub struct Stacked<T> {
     /// What stands on top.
     pub value: T,
+    /// The operator's ends of the devices, in the order of the configuration.
+    pub controls: Vec<Control>,
     /// Notices for the user.
     pub notices: Vec<String>,
 }
@@ -118,7 +128,8 @@ pub fn address(file: &Path, base: &Path, text: &str, line: usize) -> Result<Path
     Ok(address)
 }
 
-/// Layers 127 and 125: the paths of one device as one device.
+/// Layers 127 and 125: the paths of one device as one device, which an operator reaches. One path is no exception: it
+/// is timed, measured and shown like several.
 ///
 /// # Errors
 /// See [`StackError`].
@@ -138,15 +149,15 @@ pub fn device(
             source,
         })?;
         notices.extend(opened.notices.into_iter().map(|notice| format!("{}: {notice}", config.id)));
-        paths.push(opened.device);
+        paths.push((path.config, opened.device));
     }
-    if let [_] = paths[..] {
-        let value = paths.remove(0);
-        return Ok(Stacked { value, notices });
-    }
-    let device = MultipathDevice::new(paths, FailoverConfig::default())
+    let selector = Selector::new(Instant::ZERO, config.policy.clone());
+    let device = MultipathDevice::with_selector(paths, selector, config.failover)
         .map_err(|source| StackError::Multipath { device: config.id.to_string(), source })?;
-    Ok(Stacked { value: Box::new(device), notices })
+    let addresses = config.paths.iter().map(|path| path.text.clone()).collect();
+    let (device, control) = Controlled::new(device, config.id.as_str(), addresses)
+        .map_err(|source| StackError::Control { device: config.id.to_string(), source })?;
+    Ok(Stacked { value: Box::new(device), controls: vec![control], notices })
 }
 
 /// All devices of a configuration, in its order.
@@ -158,10 +169,11 @@ pub fn devices(
     base: &Path,
     configs: &[DeviceConfig],
 ) -> Result<Stacked<Vec<Box<dyn BlockDevice>>>, StackError> {
-    let mut stacked = Stacked { value: Vec::new(), notices: Vec::new() };
+    let mut stacked = Stacked { value: Vec::new(), controls: Vec::new(), notices: Vec::new() };
     for config in configs {
         let one = device(file, base, config)?;
         stacked.value.push(one.value);
+        stacked.controls.extend(one.controls);
         stacked.notices.extend(one.notices);
     }
     Ok(stacked)
@@ -180,10 +192,10 @@ pub fn volume(
     admin_key: Option<&[u8; 32]>,
 ) -> Result<Stacked<volume::Volume>, StackError> {
     let devices = devices(file, base, configs)?;
-    let mut notices = devices.notices;
+    let (mut notices, controls) = (devices.notices, devices.controls);
     let Opened { volume, notices: found } =
         volume::open::open(waiter, devices.value, volume_id, admin_key)
             .map_err(|source| StackError::Volume { file: escape::name(file), source })?;
     notices.extend(found);
-    Ok(Stacked { value: volume, notices })
+    Ok(Stacked { value: volume, controls, notices })
 }

@@ -16,13 +16,26 @@ Example:
   diskwire -c beta.toml serve
       runs until it is told to stop (Ctrl-C, SIGTERM)
 
+While it runs, `diskwire path` shows and steers its paths.
+
 HOST.toml says which directories others see and who they are:
   [exports.inbox]
   path = \"/srv/inbox\"
   mode = \"rw\"                         # or \"ro\": others only read
   [peers.alpha]
   key = \"64 hex digits: what `diskwire keygen` printed on alpha\"
-  exports = [\"inbox\"]                 # left out: all";
+  exports = [\"inbox\"]                 # left out: all
+and how the paths of each device are used; all but id and paths may be left out:
+  [[volume.device]]
+  id = \"disk0\"
+  paths = [\"block:/dev/sdb\",
+           { address = \"block:/dev/sdc\", priority = 0, fault_domain = 1 }]
+  policy = \"latency\"                # see `diskwire path policy --help`
+  failback = \"immediate\"            # to better priorities; \"manual\", \"30s\"
+  no_path = \"60s\"                   # requests wait so long; \"queue\", \"fail\"
+  attempt_timeout = \"5s\"            # then a path counts as hung
+  quiesce_time = \"30s\"              # then a write given up on counts as dead
+  hedge = false                     # a slow read goes over a second path too";
 
 const CP_EXAMPLES: &str = "\
 Examples:

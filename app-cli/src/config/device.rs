@@ -6,10 +6,12 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
+use multipath::{FailoverConfig, PathConfig, SelectorKind};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::ConfigError;
+use super::multipath_keys::{MultipathKeys, RawPath};
 use super::source::Source;
 use crate::name::Name;
 
@@ -27,6 +29,10 @@ pub struct DeviceConfig {
     pub id: Name,
     /// How this host reaches it: at least one way.
     pub paths: Vec<PathText>,
+    /// How one of them is chosen.
+    pub policy: SelectorKind,
+    /// What becomes of requests when paths fail.
+    pub failover: FailoverConfig,
 }
 
 /// A path address as it was written, and where.
@@ -36,13 +42,21 @@ pub struct PathText {
     pub text: String,
     /// The line of the configuration.
     pub line: usize,
+    /// What the path is, beside its address.
+    pub config: PathConfig,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawDevice {
     id: Spanned<Name>,
-    paths: Spanned<Vec<Spanned<String>>>,
+    paths: Spanned<Vec<Spanned<RawPath>>>,
+    policy: Option<Spanned<String>>,
+    failback: Option<Spanned<String>>,
+    no_path: Option<Spanned<String>>,
+    attempt_timeout: Option<Spanned<String>>,
+    quiesce_time: Option<Spanned<String>>,
+    hedge: Option<bool>,
 }
 
 /// Checks the devices against each other. `section` is where there should be one.
@@ -60,7 +74,9 @@ pub(super) fn devices(
     }
     let (mut ids, mut addresses) = (HashSet::new(), HashSet::new());
     let mut devices = Vec::with_capacity(raw.len());
-    for RawDevice { id, paths } in raw {
+    for raw in raw {
+        let RawDevice { id, paths, policy, failback, no_path, attempt_timeout, quiesce_time, hedge } = raw;
+        let keys = MultipathKeys { policy, failback, no_path, attempt_timeout, quiesce_time, hedge };
         let span = id.span();
         let id = id.into_inner();
         if id.as_str().len() > DEVICE_ID_MAX_BYTES {
@@ -76,7 +92,7 @@ pub(super) fn devices(
         }
         let mut texts = Vec::with_capacity(paths.get_ref().len());
         for path in paths.into_inner() {
-            let (span, text) = (path.span(), path.into_inner());
+            let (span, RawPath { address: text, priority, fault_domain }) = (path.span(), path.into_inner());
             if text.trim().is_empty() {
                 return mistake(span, "an empty path address; write one like \"block:/dev/sdb\"");
             }
@@ -85,10 +101,19 @@ pub(super) fn devices(
                 let what = format!("`{text}` belongs to another device already; one of the two is wrong");
                 return mistake(span, &what);
             }
-            texts.push(PathText { line: source.line(&span), text });
+            let number = |value: Option<Spanned<i64>>, key| {
+                value.map(|value| source.number(&value, key, 0, u16::MAX)).transpose()
+            };
+            let config = PathConfig {
+                priority: number(priority, "priority")?.unwrap_or_default(),
+                fault_domain: number(fault_domain, "fault_domain")?,
+                quiesce_time: None,
+            };
+            texts.push(PathText { line: source.line(&span), text, config });
         }
         addresses.extend(texts.iter().map(|path| path.text.clone()));
-        devices.push(DeviceConfig { id, paths: texts });
+        let policy = keys.policy(source, texts.len())?;
+        devices.push(DeviceConfig { id, paths: texts, policy, failover: keys.failover(source)? });
     }
     Ok(devices)
 }

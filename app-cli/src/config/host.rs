@@ -26,6 +26,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("admin_key", "admin_key = \"…\" (what `diskwire volume create` printed, 64 hex digits)"),
     ("device", "a section [[volume.device]] with id and paths for each device, the master first"),
     ("paths", "paths = [\"block:/dev/disk/by-id/…\"]"),
+    ("address", "{ address = \"block:/dev/disk/by-id/…\", priority = 10 }"),
     ("path", "path = \"/srv/inbox\""),
 ];
 /// Connections that a host holds at once, unless the file says otherwise.

@@ -7,6 +7,7 @@
 
 mod device;
 mod host;
+mod multipath_keys;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -158,6 +158,7 @@ fn wrong_type(found: &str, expected: &str) -> String {
     let (needed, remedy) = match expected {
         "a string" | "path string" => ("a text", "put it in quotes, as in \"text\""),
         "a sequence" => ("a list", "put it in brackets, as in [\"text\"], or start a section with [[…]]"),
+        "a boolean" => ("true or false", "write it without quotes"),
         "i64" => ("a whole number", "write digits without quotes"),
         "a map" => ("a section", "start it with a line in brackets, as in [section.name]"),
         other if other.starts_with("struct") => {

@@ -1,6 +1,9 @@
 //! Every mistake is one line with file, line, thing and remedy.
 
 use std::path::Path;
+use std::time::Duration;
+
+use multipath::{Failback, FailoverConfig, NoPathPolicy, PathConfig, SelectorKind};
 
 use super::{AnyConfig, ConfigError, ExportMode, HostConfig, VolumeConfig};
 
@@ -95,6 +98,58 @@ fn a_host_is_read() {
     assert_eq!(config.peers["beta"].key.0, [0x22; 32]);
     assert_eq!(config.peers["beta"].exports.as_ref().unwrap().len(), 1);
     assert_eq!((config.limits.connections, config.limits.memory.0), (4, 64 << 20));
+}
+
+#[test]
+fn paths_and_how_they_are_used_are_read() {
+    let plain = host(HOST).unwrap();
+    assert_eq!(plain.volume.devices[0].failover, FailoverConfig::default());
+    assert_eq!(plain.volume.devices[0].policy, SelectorKind::default());
+    assert_eq!(plain.volume.devices[0].paths[1].config, PathConfig::default());
+    let second = "\"file:disks/master.img\"]";
+    let keys = "{ address = \"file:disks/master.img\", priority = 50, fault_domain = 3 }]\n\
+                policy = \"weighted:3,1\"\nfailback = \"10s\"\nno_path = \"queue\"\n\
+                attempt_timeout = \"250ms\"\nquiesce_time = \"1s\"\nhedge = true";
+    let config = host(&HOST.replacen(second, keys, 1)).unwrap();
+    let device = &config.volume.devices[0];
+    assert_eq!(device.policy.to_string(), "weighted:3,1");
+    let path = &device.paths[1];
+    assert_eq!((path.text.as_str(), path.line), ("file:disks/master.img", 11));
+    assert_eq!((path.config.priority, path.config.fault_domain), (50, Some(3)));
+    let failover = &device.failover;
+    assert_eq!(failover.failback, Failback::After(Duration::from_secs(10)));
+    assert_eq!((failover.no_path, failover.hedge.enabled), (NoPathPolicy::Queue, true));
+    assert_eq!(failover.attempt_timeout, Duration::from_millis(250));
+    assert_eq!(failover.quiesce_time, Duration::from_secs(1));
+}
+
+#[test]
+fn mistakes_about_paths_have_their_line_and_a_remedy() {
+    let path = "\"file:disks/secondary1.img\"";
+    let table = |rest: &str| format!("{{ address = \"file:x\", {rest} }}");
+    let cases = [
+        (table("priority = -1"), ":15: priority = -1 is out of range; give 0 to 65535"),
+        (table("fault_domain = 70000"), ":15: fault_domain = 70000 is out of range"),
+        (table("prio = 1"), ":15: unknown key `prio`; did you mean `priority`?"),
+        ("{ priority = 1 }".to_owned(), ":15: key `address` is missing; add it, as in { address ="),
+        ("7".to_owned(), ":15: integer `7` where a path address like \"block:/dev/sdb\""),
+    ];
+    let cases: Vec<_> = cases.iter().map(|(to, said)| (path, to.as_str(), *said)).collect();
+    check(HOST, |text| host(text).map(drop), &cases);
+    let list = "paths = [\"file:disks/secondary1.img\"]";
+    let cases = [
+        ("policy = \"fastest\"", ":16: policy: there is no selector \"fastest\"; use round-robin"),
+        ("policy = \"weighted:1,2\"", ":16: policy: 2 weights for 1 paths; give one for each"),
+        ("failback = \"soon\"", ":16: failback = \"soon\"; give \"immediate\", \"manual\" or a time"),
+        ("no_path = \"0s\"", ":16: no_path = \"0s\"; give \"fail\", \"queue\" or a time, from 1ms"),
+        ("attempt_timeout = \"2 days\"", ":16: attempt_timeout = \"2 days\"; give a time"),
+        ("quiesce_time = 30", ":16: integer `30` where a text belongs"),
+        ("hedge = \"yes\"", ":16: string \"yes\" where"),
+        ("polcy = \"latency\"", ":16: unknown key `polcy`; did you mean `policy`?"),
+    ];
+    let lines: Vec<_> = cases.iter().map(|(line, _)| format!("{list}\n{line}")).collect();
+    let cases: Vec<_> = cases.iter().zip(&lines).map(|((_, said), to)| (list, to.as_str(), *said)).collect();
+    check(HOST, |text| host(text).map(drop), &cases);
 }
 
 #[test]

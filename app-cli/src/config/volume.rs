@@ -22,6 +22,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("device", "a section [[device]] with id and paths for each device, the master first"),
     ("id", "id = \"disk0\""),
     ("paths", "paths = [\"block:/dev/disk/by-id/…\"]"),
+    ("address", "{ address = \"block:/dev/disk/by-id/…\", priority = 10 }"),
     ("host", "a section [[host]] with name and key for each host"),
     ("name", "name = \"alpha\""),
     ("key", "key = \"…\" (what `diskwire keygen` printed on that host, 64 hex digits)"),
