@@ -24,6 +24,7 @@ use volume::Volume;
 use volume::sync::SyncError;
 
 use crate::config::HostConfig;
+use crate::control_socket::ControlSocket;
 use crate::escape;
 use crate::keys::{HostKey, KeyError};
 use crate::local_state::{LaneState, LocalStateError};
@@ -121,6 +122,8 @@ pub struct Host {
     /// Payload of a segment of the volume.
     pub segment_bytes: usize,
     name: String,
+    // Before the lock: the socket goes while the lane is still ours.
+    _control: Option<ControlSocket>,
     lane: LaneLock,
     lane_state: LaneState,
 }
@@ -144,7 +147,7 @@ impl Host {
             Some(section.id.0),
             Some(&section.admin_key.0),
         )?;
-        let (mut volume, mut notices) = (stacked.value, stacked.notices);
+        let (mut volume, mut notices, controls) = (stacked.value, stacked.notices, stacked.controls);
         let layout = Arc::new(volume.layout().clone());
         let master = volume.device_mut(0).expect("a volume has a master");
         let table = read_host_table(&waiter, master.as_mut(), &layout)?;
@@ -183,12 +186,18 @@ impl Host {
         let program = concat!("diskwire ", env!("CARGO_PKG_VERSION"));
         let node = Node::new(endpoint, pool.clone(), program);
         let segment_bytes = usize::try_from(layout.master.seg_max).expect("a segment is at most 64 MiB");
+        let process = if purpose == Purpose::Serve { "serve" } else { "command" };
+        let control = ControlSocket::start(state.path(), lane.lane(), process, controls);
+        if let Err(error) = &control {
+            notices.push(format!("`diskwire path` does not reach this process: no control socket ({error})"));
+        }
         let mut host = Self {
             driver: new_driver(node, volume, &pool, clock)?,
             pool,
             state: config.state.clone(),
             segment_bytes,
             name: config.host.to_string(),
+            _control: control.ok(),
             lane,
             lane_state,
         };
