@@ -7,6 +7,7 @@
 
 pub mod keygen;
 pub mod lab;
+pub mod path;
 pub mod sim;
 pub mod transfer;
 pub mod volume;
@@ -52,6 +53,7 @@ pub enum Command {
     Keygen(keygen::KeygenArgs),
     Lab(lab::LabArgs),
     Ls(transfer::LsArgs),
+    Path(path::PathArgs),
     Serve(transfer::ServeArgs),
     Sim(sim::SimArgs),
     Status(transfer::StatusArgs),
@@ -127,6 +129,16 @@ mod tests {
             "-c a.toml ls --json -l beta:in/x",
             "-c a.toml status --json",
             "keygen a.key",
+            "-c a.toml path list --json",
+            "-c a.toml path show disk0/1 --json",
+            "-c a.toml path stat --prometheus",
+            "-c a.toml path fail disk0/1",
+            "-c a.toml path reinstate disk0/1 --json",
+            "-c a.toml path policy disk0 weighted:3,1",
+            "-c a.toml path group disk0 10",
+            "-c a.toml path why disk0 --io --most 5",
+            "-c a.toml path why disk0 --off",
+            "-c a.toml path watch --count 3",
             "bench transfer --size 1GiB --compare --json",
         ] {
             let words = std::iter::once("diskwire").chain(line.split(' '));
@@ -151,6 +163,12 @@ mod tests {
             "ls local",
             "serve beta",
             "bench",
+            "path",
+            "path fail",
+            "path show disk0/x",
+            "path stat --json --prometheus",
+            "path group disk0 70000",
+            "path why disk0 --io --off",
         ] {
             let words = std::iter::once("diskwire").chain(line.split_whitespace());
             assert!(whole().try_get_matches_from(words).is_err(), "{line}");

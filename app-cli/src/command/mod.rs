@@ -9,6 +9,7 @@ mod demo;
 mod keygen;
 mod lab;
 mod ls;
+mod path;
 mod serve;
 mod sim;
 mod status;
@@ -121,6 +122,32 @@ pub enum CommandError {
         /// Why.
         reason: CloseReason,
     },
+    /// A device where one path is meant.
+    #[error("name one path of {device}, as in {device}/0; `diskwire path list` shows them")]
+    PathMissing {
+        /// The device.
+        device: String,
+    },
+    /// No process to ask.
+    #[error("no process of host {host} is running; start one (diskwire -c {file} serve), then ask again")]
+    PathNobody {
+        /// The host.
+        host: String,
+        /// Its configuration.
+        file: String,
+    },
+    /// A process does not do it.
+    #[error("not done: {why}")]
+    PathRefused {
+        /// Why.
+        why: String,
+    },
+    /// Processes are there, and none answers.
+    #[error("no process of this host answers, of {lanes}; see above for the reasons")]
+    PathSilent {
+        /// How many.
+        lanes: usize,
+    },
     /// Sources of one pull in several exports.
     #[error(
         "sources of one copy must be in one export, not in {first} and {second}; copy them one after another"
@@ -170,6 +197,7 @@ impl CommandError {
             | Self::CopyRequest(_)
             | Self::Host(HostError::Stack(StackError::Address { .. }))
             | Self::Name { .. }
+            | Self::PathMissing { .. }
             | Self::SeveralExports { .. }
             | Self::UnknownPeer { .. } => Exit::Usage,
             Self::StateDir(StateDirError::Busy { .. })
@@ -197,6 +225,9 @@ impl CommandError {
             | Self::List { .. }
             | Self::NoConnection { .. }
             | Self::Output(_)
+            | Self::PathNobody { .. }
+            | Self::PathRefused { .. }
+            | Self::PathSilent { .. }
             | Self::Setup(_)
             | Self::Signals(_)
             | Self::Stack(_)
@@ -223,6 +254,7 @@ pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
         Command::Keygen(args) => keygen::run(cli, args),
         Command::Lab(args) => lab::run(args),
         Command::Ls(args) => ls::run(cli, args),
+        Command::Path(args) => path::run(cli, args),
         Command::Sim(args) => sim::run(args),
         Command::Serve(_) => serve::run(cli),
         Command::Status(args) => status::run(cli, args),

@@ -81,7 +81,8 @@ fn lanes(state: &Path) -> io::Result<Vec<u16>> {
 
 /// Its process ended, in order or not.
 fn is_nobody(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound};
+    matches!(error.kind(), BrokenPipe | ConnectionRefused | ConnectionReset | NotFound)
 }
 
 fn why(error: &io::Error) -> String {
@@ -102,7 +103,8 @@ fn ask(folder: &Folder, lane: u16, wish: &Wish) -> io::Result<Reply> {
     let request = Request { version: VERSION, wish: wish.clone() };
     let mut line = serde_json::to_vec(&request)?;
     line.push(b'\n');
-    write_until(&mut stream, &line, deadline)?;
+    // Who refuses us does not read our line, and has said why all the same.
+    let sent = write_until(&mut stream, &line, deadline);
     let mut read = Vec::new();
     let mut bytes = vec![0; 1 << 16];
     while !read.ends_with(b"\n") {
@@ -112,7 +114,7 @@ fn ask(folder: &Folder, lane: u16, wish: &Wish) -> io::Result<Reply> {
         stream.set_read_timeout(Some(left_until(deadline)?))?;
         match stream.read(&mut bytes) {
             // It ended between our question and its answer.
-            Ok(0) => return Err(io::ErrorKind::ConnectionRefused.into()),
+            Ok(0) => return Err(sent.err().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into())),
             Ok(count) => read.extend_from_slice(&bytes[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

@@ -170,6 +170,22 @@ impl Running {
         self.said()
     }
 
+    /// Waits until it has written `part` on standard output.
+    #[track_caller]
+    pub fn wait_until_written(&mut self, part: &str, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        loop {
+            let text = String::from_utf8_lossy(&lock(&self.written)).into_owned();
+            if text.contains(part) {
+                return;
+            }
+            let ended = self.has_ended();
+            let late = Instant::now() >= deadline;
+            assert!(!ended && !late, "{} never wrote {part:?}, but:\n{text}", self.name);
+            std::thread::sleep(STEP);
+        }
+    }
+
     /// Waits until it has said `part`.
     #[track_caller]
     pub fn wait_until_said(&mut self, part: &str, limit: Duration) {
