@@ -12,6 +12,7 @@
 //! * [`files`]: what is sent, and where it must be in the end;
 //! * [`checker`]: what must hold, one promise a file;
 //! * [`relay`]: beside the simulator, one real path to a real server, which can be made to fail;
+//! * [`real_paths`]: one device over several of them, and drills under verified I/O;
 //! * [`trace`]: what happened, as lines and as one number;
 //! * [`multipath_swarm`]: random fault schedules against the multipath device;
 //! * [`runner`]: many seeds; [`sabotage`]: builds that are broken on purpose, which they must find out.
@@ -32,6 +33,7 @@ pub mod lane;
 pub mod models;
 pub mod multipath_swarm;
 pub mod plan;
+pub mod real_paths;
 pub mod relay;
 pub mod runner;
 pub mod script;

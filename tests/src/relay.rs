@@ -14,10 +14,11 @@
 //!   real one;
 //! * a killed relay refuses connections, as a dead host does not but a dead process does.
 //!
-//! [`command`] is what it can be told; the program `relay` takes the same words from its input. Not here:
-//! what the bytes mean.
+//! [`command`] is what it can be told; the program `relay` takes the same words from its input ([`console`]). Not
+//! here: what the bytes mean.
 
 pub mod command;
+pub mod console;
 pub mod line;
 mod socket;
 
