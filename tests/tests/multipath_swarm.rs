@@ -66,7 +66,7 @@ fn the_same_seed_is_the_same_run() {
 /// Seeds that broke a promise once. What each found stands in `multipath/tests/found_by_simulation.rs`.
 #[test]
 fn seeds_that_broke_a_promise_once() {
-    for seed in [6, 7, 36, 68, 109, 269, 321, 2205, 10237, 14108, 16895, 19263, 25460] {
+    for seed in [6, 7, 36, 68, 109, 269, 321, 2205, 8304, 10237, 14108, 16895, 19263, 25460, 85580] {
         let report = run_seed(seed, Mode::Sound, false);
         assert_eq!(report.violation, None, "{}", replay_command(seed));
     }
