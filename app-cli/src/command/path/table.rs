@@ -137,7 +137,7 @@ pub(super) mod tests {
         assert!(shown.lines().all(|line| line.chars().count() <= COLUMNS), "{shown}");
         assert!(shown.contains("disk0: latency, 2 writes held\n"), "{shown}");
         assert!(shown.contains("* ") && shown.contains("for 12 s: it gave no answer in time \\x1b[31m"));
-        assert!(shown.contains("img?latency=2ms\n"), "{shown}");
+        assert!(shown.contains("..tency=2ms\n"), "{shown}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::signals::Signals;
 /// Between two looks.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Columns of the bar that shows a path's share.
-const BAR: usize = 12;
+const BAR: usize = 11;
 
 pub(super) fn run(asker: &Asker, count: Option<u32>) -> Result<Exit, CommandError> {
     let mut signals = Signals::new().map_err(CommandError::Signals)?;
@@ -308,7 +308,7 @@ mod tests {
         let plain = shown.replace("\x1b[K", "").replace("\x1b[H", "").replace("\x1b[J", "");
         assert!(!plain.contains('\x1b'), "{plain:?}");
         assert!(plain.lines().all(|line| line.chars().count() <= COLUMNS), "{plain}");
-        assert!(plain.contains("      150 ") && plain.contains("#########..."), "{plain}");
+        assert!(plain.contains("      150 ") && plain.contains(" ########..."), "{plain}");
         assert!(picture(&before, &now, &[], true).contains("\x1b[31mfailed   \x1b[0m"));
     }
 
