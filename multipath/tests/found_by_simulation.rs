@@ -1,6 +1,8 @@
 //! What random fault schedules found in the device (`multipath_swarm` in the package of system tests), each in its
 //! shortest form.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside the test functions")]
+
 use std::time::Duration;
 
 use multipath::hedge::HedgeConfig;

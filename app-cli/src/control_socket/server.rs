@@ -291,7 +291,7 @@ impl Shared {
                 let decisions = Some(decisions.iter().map(text).collect());
                 Ok(Reply { decisions, is_kept: Some(is_kept), ..self.reply() })
             }
-            Answer::Done | Answer::Shown(_) => Ok(self.reply()),
+            Answer::Done | Answer::Shown(_) | Answer::Plan(_) | Answer::Drill(_) => Ok(self.reply()),
         }
     }
 

@@ -138,6 +138,8 @@ impl<S: PathSelector> Failover<S> {
             self.fail(now, path, PathState::Failed, Reason::Hung);
         }
         if self.state(path) != PathState::Disabled {
+            // An event of the target ends with an answer: paths that it lifted are in use and asked all the same.
+            self.paths[path.0].is_called |= self.witness.is_in_event();
             self.probe_in(now, path, self.config.probe_interval);
         }
     }

@@ -206,8 +206,12 @@ fn what_all_paths_say_at_once_fails_none_of_them() {
     assert!(!core.has_path(), "but nothing is sent before one of them answers");
     assert_eq!((core.poll_probe(NOW), core.poll_probe(NOW)), (Some(A), Some(B)));
     core.handle_failed_probe(NOW, A);
+    core.handle_failed_probe(NOW, B);
     assert!(!core.has_path());
-    assert_eq!(core.handle_probe_success(NOW, B, IoTag(0)), AfterProbe::Nothing);
+    // In use and idle, they are asked again all the same: nothing else would end it.
+    let due = NOW + core.config().probe_interval;
+    assert_eq!((core.poll_probe(due), core.poll_probe(due)), (Some(A), Some(B)));
+    assert_eq!(core.handle_probe_success(due, B, IoTag(0)), AfterProbe::Nothing);
     assert!(core.has_path());
 }
 
