@@ -154,6 +154,13 @@ fn a_killed_server_comes_back_with_what_it_had() {
     // Now a write waits in the server for longer than the test takes.
     let slow = Program::nbdkit(&place.socket(), &["--filter=delay", "file", &file, "wdelay=60"]).unwrap();
     assert_eq!(next_event(&mut device, &mut now), DeviceEvent::LinkUp);
+    // Nothing is to be done: a loop that waits does not go round and round.
+    let mut descriptors = Vec::new();
+    device.wait_on(&mut descriptors);
+    assert!(device.poll(now).is_none() && device.next_wakeup().is_none());
+    let (pause, began) = (Duration::from_millis(50), Clock::now());
+    wait::wait(&descriptors, Some(pause));
+    assert!(began.elapsed() >= pause, "a descriptor stays readable after a reconnect");
     device.submit(now, write(3, 7, false)).unwrap();
     device.submit(now, read(1)).unwrap();
     let mut found = None;

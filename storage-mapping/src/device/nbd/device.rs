@@ -301,11 +301,16 @@ impl NbdDevice {
                     Err(error) => self.attempt_failed(now, &error),
                 }
             }
-            Link::Connecting => match self.attempts.1.take() {
-                Some(Ok(connected)) => self.take_connection(now, connected),
-                Some(Err(error)) => self.attempt_failed(now, &error),
-                None => {}
-            },
+            Link::Connecting => {
+                let Some(attempt) = self.attempts.1.take() else { return };
+                // There is one at a time; only a look that finds nothing clears the bell, and lets one wait again.
+                let next = self.attempts.1.take();
+                debug_assert!(next.is_none());
+                match attempt {
+                    Ok(connected) => self.take_connection(now, connected),
+                    Err(error) => self.attempt_failed(now, &error),
+                }
+            }
             Link::Up { .. } | Link::Waiting { .. } | Link::Closed => {}
         }
     }
