@@ -100,6 +100,8 @@ pub struct Failover<S> {
     isolated: PathSet,
     /// Paths that have as many requests as they may.
     full: PathSet,
+    /// Paths that came into use again, until somebody asks.
+    reinstated: PathSet,
     witness: Witness,
     budget: RetryBudget,
     hedge: Hedge,
@@ -148,6 +150,7 @@ impl<S: PathSelector> Failover<S> {
             groups: Groups::new(priorities, config.failback),
             isolated: PathSet::EMPTY,
             full: PathSet::EMPTY,
+            reinstated: PathSet::EMPTY,
             witness: Witness::new(config.witness),
             budget: RetryBudget::new(now, config.retry_budget),
             hedge: Hedge::new(config.hedge),
@@ -212,6 +215,11 @@ impl<S: PathSelector> Failover<S> {
     #[must_use]
     pub fn has_path(&self) -> bool {
         !self.witness.is_in_event() && !self.groups.usable().union(self.isolated).is_empty()
+    }
+
+    /// Paths that came into use again since the last call: what failed over them before may be tried once more.
+    pub fn take_reinstated(&mut self) -> PathSet {
+        std::mem::take(&mut self.reinstated)
     }
 
     /// Whether all paths failed at once, and one answer is waited for.
@@ -519,6 +527,7 @@ impl<S: PathSelector> Failover<S> {
 
     fn activate(&mut self, now: Instant, path: PathIndex, reason: Reason) {
         self.change(now, path, PathState::Active, reason);
+        self.reinstated.insert(path);
         let place = &mut self.paths[path.0];
         (place.is_suspect, place.last_success, place.probe_at) = (false, now, None);
         self.isolated.remove(path);

@@ -284,3 +284,30 @@ fn why_tells_the_story_of_a_request_and_of_a_path() {
     let failed = (PathState::Active, PathState::Failed, Reason::Hung);
     assert_eq!(events, [failed, (PathState::Failed, PathState::Active, Reason::Compared)]);
 }
+
+#[test]
+fn a_path_that_came_back_may_be_asked_again() {
+    let disk = disk();
+    let (mut device, controls) = device_over(&disk, vec![hung(), Faults::default()]);
+    let ms = |count| Instant::ZERO + Duration::from_millis(count);
+    for tag in 1..=64 {
+        device.submit(ms(0), read(tag, tag)).unwrap();
+    }
+    let mut done = 0;
+    for now in (0..30_000).step_by(50).map(ms) {
+        if now == ms(4900) {
+            // Half of them time out over the first path, and five seconds later over this one.
+            controls[1].set(hung());
+        }
+        if now == ms(10_300) {
+            // Most of them wait for the budget of retries then, and have tried both.
+            controls[1].clear();
+        }
+        while let Some(completion) = device.poll(now) {
+            assert!(completion.outcome.is_ok(), "{:?} at {now}", completion.outcome);
+            done += 1;
+        }
+        while device.poll_event(now).is_some() {}
+    }
+    assert_eq!(done, 64);
+}

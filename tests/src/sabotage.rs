@@ -6,7 +6,8 @@
 //! stand in its file exactly once is an error, so that a guard that moved is noticed. Not here: building and
 //! running (the program `sabotage`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -223,13 +224,15 @@ fn with_switches(mut text: String, mut spots: Vec<Spot<'_>>) -> String {
 }
 
 /// Makes or refreshes a copy of the tracked files of a workspace, some with other texts. What is the same
-/// already keeps its time, so that little is built again.
+/// already keeps its time, so that little is built again; what is no longer tracked goes, and `target` stays.
 ///
 /// # Errors
 /// If git, or the file system, fails.
 pub fn copy_workspace(from: &Path, to: &Path, changed: &BTreeMap<String, String>) -> io::Result<()> {
     let listed = Command::new("git").arg("ls-files").current_dir(from).output()?;
-    for name in String::from_utf8_lossy(&listed.stdout).lines() {
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    remove_others(to, &listed.lines().map(|name| to.join(name)).collect())?;
+    for name in listed.lines() {
         let there = to.join(name);
         let bytes = changed.get(name).map(|text| text.clone().into_bytes());
         let Some(bytes) = bytes.or_else(|| fs::read(from.join(name)).ok()) else { continue };
@@ -242,6 +245,45 @@ pub fn copy_workspace(from: &Path, to: &Path, changed: &BTreeMap<String, String>
     Ok(())
 }
 
+/// Removes the files of a folder that are not among these.
+fn remove_others(folder: &Path, wanted: &BTreeSet<PathBuf>) -> io::Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            if path.file_name() != Some(OsStr::new("target")) {
+                remove_others(&path, wanted)?;
+            }
+        } else if !wanted.contains(&path) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 fn read(path: &Path) -> Result<String, SabotageError> {
     fs::read_to_string(path).map_err(|error| SabotageError::Read { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_longer_there_goes_from_the_copy() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        for name in ["src/kept.rs", "src/moved.rs", "target/built", "Cargo.toml"] {
+            fs::create_dir_all(at(name).parent().expect("it is below the folder")).expect("made");
+            fs::write(at(name), "x").expect("written");
+        }
+        let wanted = [at("src/kept.rs"), at("Cargo.toml")].into();
+        remove_others(folder.path(), &wanted).expect("removed");
+        let there =
+            ["src/kept.rs", "src/moved.rs", "target/built", "Cargo.toml"].map(|name| at(name).exists());
+        assert_eq!(there, [true, false, true, true]);
+        remove_others(&at("nowhere"), &wanted).expect("a first copy has no folder yet");
+    }
 }

@@ -117,6 +117,7 @@ impl<S: PathSelector> Failover<S> {
             Some(at) => {
                 self.change(now, path, PathState::Isolated, Reason::Flapped(at.since(now)));
                 self.isolated.insert(path);
+                self.reinstated.insert(path);
                 self.probe_in(now, path, at.since(now).min(self.config.probe_interval));
             }
         }

@@ -22,6 +22,7 @@ use crate::selector::PathSelector;
 impl<S: PathSelector> MultipathDevice<S> {
     /// Sends a request over the next path that takes it, or lets it wait, or ends it.
     pub(super) fn dispatch(&mut self, now: Instant, index: usize) {
+        self.forget_tries();
         let flight = self.flight(index);
         let (wanted, tried, bytes) = (flight.path, flight.tried, flight.work.bytes());
         // A first failover goes out at once: there are no more of them than there were requests on the path.
@@ -77,6 +78,14 @@ impl<S: PathSelector> MultipathDevice<S> {
         }
         let error = self.flight(index).error.unwrap_or(ErrorSource::NoPath.into());
         self.finish(now, index, Err(error));
+    }
+
+    /// A path that came back may be asked again for what it failed before; `attempts_max` is the limit.
+    fn forget_tries(&mut self) {
+        let back = self.core.take_reinstated();
+        if !back.is_empty() {
+            self.flights.iter_mut().for_each(|(_, flight)| flight.tried = flight.tried.without(back));
+        }
     }
 
     pub(super) fn wait(&mut self, flight: usize, wait_for: WaitFor, flush_path: Option<PathIndex>) {
