@@ -130,7 +130,10 @@ impl Witness {
         let request = self.requests[place].get_or_insert(Request::new(tag));
         let mut others = request.tried;
         others.remove(path);
-        request.tried.insert(path);
+        // A path that asks for the same once more, or later, has said nothing of the request.
+        if !matches!(classified.request, RequestAction::Again | RequestAction::Later) {
+            request.tried.insert(path);
+        }
         let all_said = usable.without(request.tried).is_empty();
         let is_witness =
             is_witness(classified.class) || (classified.class == ErrorClass::PathSuspect && all_said);
@@ -379,6 +382,16 @@ mod tests {
             assert_eq!((found.fails, found.lifted), (PathSet::EMPTY, set(&[A])));
             bench.wait(20);
         }
+    }
+
+    #[test]
+    fn a_unit_attention_is_no_witness() {
+        let mut bench = Bench::new(&[A, B]);
+        let attention =
+            ErrorSource::Scsi { status: 2, host_status: 0, key: 6, asc: 0x2a, ascq: 6, deferred: false };
+        assert_eq!(bench.fail(B, 1, attention), Findings::default());
+        assert_eq!(bench.fail(A, 1, EIO), Findings::default(), "the other path was not asked yet");
+        assert!(bench.fail(B, 1, EIO).is_answer);
     }
 
     #[test]
