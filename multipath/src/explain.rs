@@ -28,6 +28,8 @@ pub const SCORES_MAX: usize = 8;
 pub enum Reason {
     /// This error came over it.
     Error(IoError),
+    /// Another path gave for a request what this one could not: its data were in doubt.
+    NotConfirmed,
     /// It gave no answer in time.
     Hung,
     /// Its device said that the link is down, or takes nothing more.
@@ -54,6 +56,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Error(error) => write!(f, "{error}"),
+            Self::NotConfirmed => write!(f, "another path gave the data that were in doubt over this one"),
             Self::Hung => write!(f, "it gave no answer in time"),
             Self::LinkDown => write!(f, "its link is down"),
             Self::NotCompared => write!(f, "it was not compared with another path yet"),

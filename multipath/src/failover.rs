@@ -41,9 +41,6 @@ use crate::retry_budget::RetryBudget;
 use crate::selector::PathSelector;
 use crate::witness::{Findings, Witness};
 
-/// What a path is held to have said whose data another path does not confirm.
-const EILSEQ: i32 = nix::libc::EILSEQ;
-
 /// What an attempt that failed leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailedAttempt {
@@ -362,7 +359,7 @@ impl<S: PathSelector> Failover<S> {
         place.last_success = now;
         let state = place.state;
         let findings = self.witness.handle_success(path, tag);
-        self.take_in(now, findings, Reason::Error(IoError::errno(EILSEQ)));
+        self.take_in(now, findings, Reason::NotConfirmed);
         if state == PathState::Failed {
             self.probe_now(now, path);
         }

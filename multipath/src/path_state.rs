@@ -160,12 +160,7 @@ impl PathSet {
 
     /// Every path of the set, lowest first.
     pub fn iter(self) -> impl Iterator<Item = PathIndex> {
-        let mut left = self.0;
-        std::iter::from_fn(move || {
-            let next = (left != 0).then(|| PathIndex(left.trailing_zeros() as usize))?;
-            left &= left - 1;
-            Some(next)
-        })
+        self.iter_from(PathIndex(0))
     }
 
     /// The first path from `start` on, going round.

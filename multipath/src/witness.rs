@@ -167,7 +167,7 @@ impl Witness {
         let Some(request) = self.requests[place] else { return findings };
         let mut doubts = request.doubts;
         doubts.remove(path);
-        for other in members(doubts) {
+        for other in doubts.iter() {
             if self.suspect(place, other) {
                 self.paths[other.0].failed = true;
                 findings.fails.insert(other);
@@ -195,7 +195,7 @@ impl Witness {
     fn end_with_answer(&mut self, place: usize) -> Findings {
         let mut findings = Findings { is_answer: true, ..Findings::default() };
         let Some(request) = self.requests[place].take() else { return findings };
-        for path in members(request.suspects) {
+        for path in request.suspects.iter() {
             let entry = &mut self.paths[path.0];
             entry.suspicions = entry.suspicions.saturating_sub(1);
             if entry.suspicions < self.config.suspicions_max {
@@ -247,7 +247,7 @@ impl Witness {
         if group.len() >= 2 && !usable.is_empty() && usable.without(group).is_empty() {
             self.event = self.event.union(group);
             findings.target_event = Some(group);
-            for member in members(group) {
+            for member in group.iter() {
                 self.paths[member.0] = Path::default();
                 findings.lifted.insert(member);
             }
@@ -313,10 +313,6 @@ fn is_same_cause(a: &IoError, b: &IoError) -> bool {
     }
 }
 
-fn members(set: PathSet) -> impl Iterator<Item = PathIndex> {
-    (0..PATH_COUNT_MAX).map(PathIndex).filter(move |path| set.contains(*path))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -354,7 +350,7 @@ mod tests {
             let said = (&classified, error);
             let found = self.witness.handle_error(self.now, path, IoTag(tag), said, self.usable);
             self.usable = self.usable.without(found.fails);
-            members(found.lifted).for_each(|path| self.usable.insert(path));
+            found.lifted.iter().for_each(|path| self.usable.insert(path));
             found
         }
 

@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use storage_mapping::{Instant, IoError, IoTag, PathIndex};
+use storage_mapping::{Instant, IoTag, PathIndex};
 
-use super::{EILSEQ, Failover, Path};
+use super::{Failover, Path};
 use crate::explain::Reason;
 use crate::path_state::PathState;
 use crate::selector::PathSelector;
@@ -73,7 +73,7 @@ impl<S: PathSelector> Failover<S> {
         let place = &mut self.paths[path.0];
         (place.is_suspect, place.last_success) = (false, now);
         let findings = self.witness.handle_success(path, tag);
-        self.take_in(now, findings, Reason::Error(IoError::errno(EILSEQ)));
+        self.take_in(now, findings, Reason::NotConfirmed);
         let witness = self.groups.current().next_from(PathIndex(0));
         let place = &mut self.paths[path.0];
         match (place.state, witness) {
