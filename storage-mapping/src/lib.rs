@@ -6,6 +6,7 @@
 //!
 //! * [`block`]: addresses, counts and sizes as types of their own, requests and completions,
 //!   aligned buffers, time as a plain number, and the trait;
+//! * [`control_port`]: the seam for out-of-band control commands; [`scsi`], [`nvme`]: their bytes;
 //! * [`device`]: memory, io_uring, thread-pool and fault-injecting devices;
 //! * [`hand_off`]: how jobs go to threads and results come back;
 //! * [`path_address`]: what a configuration writes for one path, and how it is opened;
@@ -52,10 +53,13 @@
 //! `transfer-core`).
 
 pub mod block;
+pub mod control_port;
 pub mod device;
 pub mod hand_off;
 pub mod in_use;
+pub mod nvme;
 pub mod path_address;
+pub mod scsi;
 mod sync;
 pub mod wait;
 
@@ -67,4 +71,5 @@ pub use block::request::{
 };
 pub use block::time::Instant;
 pub use block::{BlockDevice, DeviceEvent, Geometry};
+pub use control_port::ControlPort;
 pub use path_address::{PathAddress, parse_byte_size, parse_duration};

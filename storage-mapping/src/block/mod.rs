@@ -26,6 +26,8 @@ use buffer::BufferPool;
 use request::{Cancelled, IoCompletion, IoRequest, IoTag, Refused, SettledProof};
 use time::Instant;
 
+use crate::control_port::ControlPort;
+
 /// The shape and the limits of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
@@ -111,6 +113,11 @@ pub trait BlockDevice: Send {
 
     /// Adds the descriptors that become readable when `poll` has something new.
     fn wait_on(&self, descriptors: &mut Vec<RawFd>);
+
+    /// The end of this path that takes control commands, where its transport has one.
+    fn control_port(&mut self) -> Option<&mut dyn ControlPort> {
+        None
+    }
 }
 
 impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
@@ -137,5 +144,8 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
     }
     fn wait_on(&self, descriptors: &mut Vec<RawFd>) {
         (**self).wait_on(descriptors);
+    }
+    fn control_port(&mut self) -> Option<&mut dyn ControlPort> {
+        (**self).control_port()
     }
 }

@@ -1,0 +1,4 @@
+//! The bytes of SCSI commands, and of what comes back.
+//!
+//! Keeps true: parsing never panics and reads no byte beyond what came. Not here: sending them (`control_port`), what a
+//! status says about a path (`multipath::error_class`).
