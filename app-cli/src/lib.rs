@@ -21,6 +21,7 @@ pub mod keys;
 pub mod lab;
 pub mod local_state;
 pub mod name;
+pub mod pr_helper;
 pub mod progress;
 pub mod remote_path;
 pub mod section_view;
