@@ -166,6 +166,27 @@ pub enum ControlReply {
     },
 }
 
+impl ControlReply {
+    /// Whether the target's status is a success, in the words of the layers for blocks.
+    ///
+    /// # Errors
+    /// The status, with its sense (`scsi::status::outcome`, `nvme::status::outcome`).
+    pub fn outcome(&self) -> Result<(), IoError> {
+        match self {
+            Self::Scsi { status, sense, .. } => crate::scsi::status::outcome(*status, sense),
+            Self::Nvme { sct, sc, dnr, crd, .. } => crate::nvme::status::outcome(*sct, *sc, *dnr, *crd),
+        }
+    }
+
+    /// The data that came.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        match self {
+            Self::Scsi { data, .. } | Self::Nvme { data, .. } => data,
+        }
+    }
+}
+
 /// One finished command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ControlCompletion {
