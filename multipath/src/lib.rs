@@ -72,6 +72,7 @@ pub mod histogram;
 pub mod in_flight_limit;
 pub mod latency;
 pub mod multipath_device;
+pub mod out_of_band;
 pub mod path_state;
 pub mod plan;
 mod proof;
