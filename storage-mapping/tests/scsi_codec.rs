@@ -83,7 +83,8 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn text(max: usize) -> impl Strategy<Value = String> {
-    proptest::string::string_regex(&format!("([!-~]([ -~]{{0,{}}}[!-~])?)?", max - 2)).unwrap()
+    proptest::string::string_regex(&format!("([!-~]([ -~]{{0,{}}}[!-~])?)?", max - 2))
+        .expect("a regular expression")
 }
 
 fn peripheral() -> impl Strategy<Value = Peripheral> {

@@ -4,12 +4,10 @@
 
 use bitflags::bitflags;
 
-use super::command;
 use super::number::{put, put_text, text, u16_at};
+use super::{command, opcode};
 use crate::control_port::{Cdb, ControlCommand, Transfer};
 
-/// Opcode.
-const INQUIRY: u8 = 0x12;
 /// Bytes that `emit` makes.
 const DATA_BYTES: usize = 96;
 /// The least bytes of a whole reply.
@@ -30,7 +28,7 @@ impl InquiryCommand {
     /// The command.
     #[must_use]
     pub fn command(self) -> ControlCommand {
-        let mut cdb = [INQUIRY, u8::from(self.page.is_some()), self.page.unwrap_or(0), 0, 0, 0];
+        let mut cdb = [opcode::INQUIRY, u8::from(self.page.is_some()), self.page.unwrap_or(0), 0, 0, 0];
         put(&mut cdb, 3, 2, self.allocation);
         command(&cdb, Transfer::In(self.allocation.into()))
     }
@@ -38,7 +36,7 @@ impl InquiryCommand {
     /// Reads the command; `None` where it is another one, or asks for a page without EVPD or for what is obsolete.
     #[must_use]
     pub fn parse(cdb: &Cdb) -> Option<Self> {
-        let &[INQUIRY, evpd @ (0 | 1), page, ..] = cdb.bytes() else { return None };
+        let &[opcode::INQUIRY, evpd @ (0 | 1), page, ..] = cdb.bytes() else { return None };
         if cdb.bytes().len() != 6 || evpd == 0 && page != 0 {
             return None;
         }

@@ -65,7 +65,7 @@ pub(super) fn clipped(bytes: &[u8], at: usize, length: usize) -> (&[u8], bool) {
 }
 
 /// A field of text: without what pads it, and nothing in it that is not a printable character of ASCII.
-pub(super) fn text(field: &[u8]) -> String {
+pub(crate) fn text(field: &[u8]) -> String {
     let text: String = field
         .iter()
         .map(|byte| match byte {
@@ -78,7 +78,7 @@ pub(super) fn text(field: &[u8]) -> String {
 }
 
 /// Puts text into a field and pads it with spaces; what does not fit is left out.
-pub(super) fn put_text(field: &mut [u8], text: &str) {
+pub(crate) fn put_text(field: &mut [u8], text: &str) {
     field.fill(b' ');
     for (place, byte) in field.iter_mut().zip(text.bytes()) {
         *place = if byte.is_ascii_graphic() || byte == b' ' { byte } else { b'?' };

@@ -10,15 +10,11 @@ use thiserror::Error;
 
 pub use replies::{Capabilities, FullStatus, KeyList, Registrant, Reservation, ReservationReport};
 
-use super::command;
 use super::number::{length_at, push, put, put_length, u16_at, u64_at};
 use super::transport_id::TransportId;
+use super::{command, opcode};
 use crate::control_port::{Cdb, ControlCommand, Transfer};
 
-/// Opcode of PERSISTENT RESERVE IN.
-const IN: u8 = 0x5e;
-/// Opcode of PERSISTENT RESERVE OUT.
-const OUT: u8 = 0x5f;
 /// Bytes of a parameter list without TransportIDs.
 const LIST_BYTES: usize = 24;
 
@@ -55,7 +51,7 @@ impl ReserveIn {
     /// The command.
     #[must_use]
     pub fn command(self) -> ControlCommand {
-        let mut cdb = [IN, self.action as u8, 0, 0, 0, 0, 0, 0, 0, 0];
+        let mut cdb = [opcode::PERSISTENT_RESERVE_IN, self.action as u8, 0, 0, 0, 0, 0, 0, 0, 0];
         put(&mut cdb, 7, 2, self.allocation);
         command(&cdb, Transfer::In(self.allocation.into()))
     }
@@ -64,7 +60,7 @@ impl ReserveIn {
     #[must_use]
     pub fn parse(cdb: &Cdb) -> Option<Self> {
         let bytes = cdb.bytes();
-        if bytes.len() != 10 || bytes[0] != IN {
+        if bytes.len() != 10 || bytes[0] != opcode::PERSISTENT_RESERVE_IN {
             return None;
         }
         let action = *ReserveInAction::ALL.get(usize::from(bytes[1] & 0x1f))?;
@@ -269,7 +265,18 @@ impl ReserveOut {
     #[must_use]
     pub fn command(&self) -> ControlCommand {
         let list = self.list.emit();
-        let mut cdb = [OUT, self.action as u8, self.scope << 4 | self.kind.number(), 0, 0, 0, 0, 0, 0, 0];
+        let mut cdb = [
+            opcode::PERSISTENT_RESERVE_OUT,
+            self.action as u8,
+            self.scope << 4 | self.kind.number(),
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
         put_length(&mut cdb, 5, 4, list.len());
         command(&cdb, Transfer::Out(list))
     }
@@ -280,7 +287,7 @@ impl ReserveOut {
     /// [`ReserveOutError`]: what a target answers.
     pub fn parse(cdb: &Cdb, data: &[u8]) -> Result<Self, ReserveOutError> {
         let bytes = cdb.bytes();
-        if bytes.len() != 10 || bytes[0] != OUT {
+        if bytes.len() != 10 || bytes[0] != opcode::PERSISTENT_RESERVE_OUT {
             return Err(ReserveOutError::Opcode);
         }
         let number = bytes[1] & 0x1f;

@@ -43,7 +43,7 @@ impl KeyList {
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (generation, body, is_whole) = parse_head(bytes)?;
         let keys = body.chunks_exact(8).filter_map(|key| u64_at(key, 0)).collect();
-        Some(Self { generation, keys, is_whole: is_whole && body.len() % 8 == 0 })
+        Some(Self { generation, keys, is_whole: is_whole && body.len().is_multiple_of(8) })
     }
 
     /// Its bytes.
