@@ -44,6 +44,7 @@
 
 mod access_state;
 mod build;
+mod command_fault;
 mod conditions;
 mod core;
 mod description;
@@ -53,7 +54,9 @@ mod layout;
 mod link;
 mod path;
 mod schedule;
+mod scsi_target;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -61,10 +64,11 @@ use thiserror::Error;
 
 pub use self::access_state::AccessState;
 pub use self::build::OpenDevice;
+pub use self::command_fault::{ArmedFault, CommandFault};
 pub use self::conditions::{Condition, Conditions, Rare};
 use self::core::Core;
 pub use self::description::{
-    Access, Description, Extent, LogicalVolume, PhysicalDisk, Place, Port, TargetPortGroup,
+    Access, Description, Extent, LogicalVolume, PhysicalDisk, Place, Port, TargetBehaviour, TargetPortGroup,
 };
 use self::disk::Medium;
 pub use self::disk::Service;
@@ -73,6 +77,7 @@ pub use self::path::SimulatedPath;
 pub use self::schedule::{
     Action, DiskChange, FLAP_MIN, LinkChange, Parts, PathName, Schedule, Scheduled, TextError,
 };
+pub use self::scsi_target::{Attention, Executions};
 use super::memory::MemoryDisk;
 use crate::block::address::{BlockCount, Lba};
 use crate::block::time::Instant;
@@ -244,6 +249,50 @@ impl StorageSystem {
         let core = self.lock();
         let group = core.ports[core.port_named(port)?].group;
         Ok(core.access[core.access_cell(group, core.volume_named(volume)?)].state)
+    }
+
+    /// Has the next control command of this opcode over a path (`None`: the next one, whichever it is) meet a fault. What is
+    /// armed first meets first.
+    ///
+    /// # Errors
+    /// When there is no such port or volume.
+    pub fn arm(
+        &self,
+        now: Instant,
+        path: &PathName,
+        opcode: Option<u8>,
+        fault: CommandFault,
+    ) -> Result<(), SystemError> {
+        let change = LinkChange::Next(ArmedFault { opcode, fault });
+        self.apply(now, &Action::Path { path: path.clone(), change })
+    }
+
+    /// Has every nexus of a volume meet a unit attention.
+    ///
+    /// # Errors
+    /// When there is no such volume.
+    pub fn raise_attention(&self, volume: &str, attention: Attention) -> Result<(), SystemError> {
+        let mut core = self.lock();
+        let volume = core.volume_named(volume)?;
+        core.units[volume].attend_others(None, attention);
+        Ok(())
+    }
+
+    /// The unit attentions that wait for each nexus of this name, in order of its openings.
+    #[must_use]
+    pub fn waiting_attentions(&self, path: &PathName) -> Vec<Vec<Attention>> {
+        let core = self.lock();
+        let of_name = core.nexuses.iter().filter(|nexus| nexus.name == *path);
+        of_name.map(|nexus| core.units[nexus.volume].attentions(nexus.slot)).collect()
+    }
+
+    /// How often each control command came to a volume, by opcode and, where it has one, service action.
+    ///
+    /// # Errors
+    /// When there is no such volume.
+    pub fn executions(&self, volume: &str) -> Result<BTreeMap<(u8, Option<u8>), Executions>, SystemError> {
+        let core = self.lock();
+        Ok(core.units[core.volume_named(volume)?].executions().clone())
     }
 
     /// What the system consists of, with the access states that hold now and without its schedule.

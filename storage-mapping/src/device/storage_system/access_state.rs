@@ -6,6 +6,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::scsi_target::Attention;
 use crate::block::request::ErrorSource;
 
 /// Status byte of a command that ended with sense data.
@@ -46,13 +47,17 @@ impl AccessState {
     /// The codes are 2/04/0A, 2/04/0B and 2/04/0C (SPC-5, table of additional sense codes).
     #[must_use]
     pub fn refusal(self) -> Option<ErrorSource> {
-        let ascq = match self {
-            Self::ActiveOptimized | Self::ActiveNonOptimized => return None,
-            Self::Transitioning => 0x0a,
-            Self::Standby => 0x0b,
-            Self::Unavailable => 0x0c,
-        };
-        Some(sense(NOT_READY, 0x04, ascq))
+        self.not_ready_qualifier().map(|ascq| sense(NOT_READY, 0x04, ascq))
+    }
+
+    /// The qualifier of 2/04 that a command ends with which this state does not let through.
+    pub(super) fn not_ready_qualifier(self) -> Option<u8> {
+        match self {
+            Self::ActiveOptimized | Self::ActiveNonOptimized => None,
+            Self::Transitioning => Some(0x0a),
+            Self::Standby => Some(0x0b),
+            Self::Unavailable => Some(0x0c),
+        }
     }
 
     fn word(self) -> &'static str {
@@ -74,9 +79,9 @@ impl FromStr for AccessState {
     }
 }
 
-/// The unit attention that says that an access state changed: 6/2A/06.
-pub(super) fn state_changed() -> ErrorSource {
-    sense(UNIT_ATTENTION, 0x2a, 0x06)
+/// A unit attention, such as 6/2A/06 where an access state changed.
+pub(super) fn attention(attention: Attention) -> ErrorSource {
+    sense(UNIT_ATTENTION, attention.asc, attention.ascq)
 }
 
 fn sense(key: u8, asc: u8, ascq: u8) -> ErrorSource {

@@ -89,6 +89,7 @@ pub(super) fn check(
         ports,
         volumes,
         access,
+        target: description.target,
         schedule: description.schedule.clone(),
     })
 }

@@ -12,6 +12,7 @@
 
 mod change;
 mod command;
+mod control;
 mod loss;
 mod service;
 
@@ -23,16 +24,19 @@ use std::time::Duration;
 use self::command::{Command, Stage};
 use super::SystemError;
 use super::access_state::AccessState;
+use super::description::TargetBehaviour;
 use super::disk::{Disk, Medium};
 use super::event_log::{Entry, EventLog, KEPT, What};
 use super::layout::Layout;
 use super::link::{Carrier, Link};
 use super::schedule::{PathName, Schedule};
+use super::scsi_target::{LogicalUnit, UnitName};
 use crate::block::address::BlockSize;
 use crate::block::buffer::BufferPool;
 use crate::block::request::{Cancelled, IoCompletion, IoRequest, IoTag, Operation, RefusalReason, Refused};
 use crate::block::time::Instant;
 use crate::block::{DeviceEvent, Geometry};
+use crate::control_port::{ControlCompletion, ControlEvent};
 use crate::hand_off::bell::Bell;
 
 /// Requests in flight on one path, at most.
@@ -138,15 +142,43 @@ pub(super) struct Nexus {
     pub(super) is_open: bool,
     pub(super) link: Link,
     was_up: bool,
-    attention: bool,
+    /// The number that its logical unit has for it.
+    pub(super) slot: usize,
     in_flight: HashMap<IoTag, u32, BuildHasherDefault<TagHasher>>,
     ready: VecDeque<IoCompletion>,
     events: VecDeque<DeviceEvent>,
+    /// Control commands that have ended.
+    answers: VecDeque<ControlCompletion>,
+    control_events: VecDeque<ControlEvent>,
     /// An event came since the path was last polled: who drives it is to look.
     has_news: bool,
     bell: Bell,
     /// Someone may sleep until the bell rings.
     waits: bool,
+}
+
+impl Nexus {
+    /// Rings for someone who sleeps.
+    fn wake(&self) {
+        if self.waits && self.ready.is_empty() && self.answers.is_empty() {
+            self.bell.ring();
+        }
+    }
+
+    /// Forgets what was not fetched.
+    fn forget_all(&mut self) {
+        self.ready.clear();
+        self.events.clear();
+        self.answers.clear();
+        self.control_events.clear();
+    }
+
+    /// All is fetched: the bell need not ring until there is more.
+    fn quieten(&self) {
+        if self.waits && self.ready.is_empty() && self.answers.is_empty() {
+            self.bell.clear();
+        }
+    }
 }
 
 /// Everything in the system.
@@ -159,6 +191,10 @@ pub(super) struct Core {
     pub(super) groups: Vec<(String, bool)>,
     pub(super) ports: Vec<PortState>,
     pub(super) volumes: Vec<VolumeState>,
+    /// What answers control commands for each volume.
+    pub(super) units: Vec<LogicalUnit>,
+    /// Requests for blocks meet every unit attention, and not only changes of the access state.
+    blocks_meet_attentions: bool,
     /// By group, then by volume.
     pub(super) access: Vec<AccessCell>,
     pub(super) nexuses: Vec<Nexus>,
@@ -185,7 +221,25 @@ pub(super) struct CheckedParts {
     pub(super) ports: Vec<PortState>,
     pub(super) volumes: Vec<VolumeState>,
     pub(super) access: Vec<AccessState>,
+    pub(super) target: TargetBehaviour,
     pub(super) schedule: Schedule,
+}
+
+impl CheckedParts {
+    /// The logical unit of each volume.
+    fn units(&self) -> Vec<LogicalUnit> {
+        let unit = |volume: &VolumeState| {
+            LogicalUnit::new(UnitName {
+                volume: volume.name.clone(),
+                seed: self.seed,
+                block_size: self.block_size,
+                block_count: volume.geometry.block_count,
+                ports: self.ports.iter().map(|port| port.group).collect(),
+                keeps_registrations: self.target.keeps_registrations,
+            })
+        };
+        self.volumes.iter().map(unit).collect()
+    }
 }
 
 /// A bell for a path.
@@ -203,8 +257,11 @@ impl Core {
     pub(super) fn new(parts: CheckedParts) -> Self {
         let has_devices = parts.disks.iter().any(|(_, disk)| matches!(disk.medium, Medium::Device { .. }));
         let cell = |state| AccessCell { state, next: state, generation: 0 };
+        let units = parts.units();
         Self {
             now: Instant::ZERO,
+            units,
+            blocks_meet_attentions: parts.target.blocks_meet_attentions,
             block_size: parts.block_size,
             forwarding: parts.forwarding,
             seed: parts.seed,
@@ -305,6 +362,8 @@ impl Core {
         if let Some(same) = self.nexuses.iter().find(|nexus| nexus.name == *name) {
             link.set_conditions(*same.link.conditions());
         }
+        let opening = self.nexuses.iter().filter(|nexus| nexus.name == *name).count();
+        let slot = self.units[volume].add_nexus(initiator_name(&name.initiator, opening), port);
         self.nexuses.push(Nexus {
             name: name.clone(),
             port,
@@ -312,10 +371,12 @@ impl Core {
             is_open: false,
             link,
             was_up: true,
-            attention: false,
+            slot,
             in_flight: HashMap::default(),
             ready: VecDeque::new(),
             events: VecDeque::new(),
+            answers: VecDeque::new(),
+            control_events: VecDeque::new(),
             has_news: false,
             bell,
             waits: false,
@@ -328,12 +389,13 @@ impl Core {
         let is_up = self.is_up(index);
         let nexus = &mut self.nexuses[index];
         nexus.is_open = true;
-        nexus.attention = false;
         nexus.was_up = is_up;
         nexus.waits = false;
         nexus.has_news = false;
-        nexus.ready.clear();
-        nexus.events.clear();
+        nexus.forget_all();
+        if is_up {
+            self.begin_nexus(index);
+        }
     }
 
     /// Closes a path. What it had in flight lives on without it.
@@ -346,8 +408,9 @@ impl Core {
         }
         let nexus = &mut self.nexuses[index];
         nexus.is_open = false;
-        nexus.ready.clear();
-        nexus.events.clear();
+        nexus.forget_all();
+        let (volume, slot) = (nexus.volume, nexus.slot);
+        self.units[volume].end_nexus(slot);
     }
 
     fn is_up(&self, nexus: usize) -> bool {
@@ -389,8 +452,7 @@ impl Core {
         let done = path.ready.pop_front();
         match &done {
             Some(done) => drop(path.in_flight.remove(&done.tag)),
-            None if path.waits => drop(path.bell.clear()),
-            None => {}
+            None => path.quieten(),
         }
         done
     }
@@ -432,6 +494,9 @@ impl Core {
             return Cancelled::Requested;
         }
         let command = &mut self.commands[index as usize];
+        if command.control.is_some() {
+            return Cancelled::NotHere;
+        }
         if command.stage != Stage::OnLink || command.leaves <= self.now {
             return Cancelled::Requested;
         }
@@ -464,9 +529,7 @@ impl Core {
 
     fn give(&mut self, nexus: usize, done: IoCompletion) {
         let path = &mut self.nexuses[nexus];
-        if path.waits && path.ready.is_empty() {
-            path.bell.ring();
-        }
+        path.wake();
         path.ready.push_back(done);
     }
 
@@ -475,9 +538,7 @@ impl Core {
         if !path.is_open {
             return;
         }
-        if path.waits && path.ready.is_empty() {
-            path.bell.ring();
-        }
+        path.wake();
         path.events.push_back(event);
         path.has_news = true;
     }
@@ -486,6 +547,11 @@ impl Core {
     pub(super) fn ring_all(&self) {
         self.nexuses.iter().filter(|nexus| nexus.waits).for_each(|nexus| nexus.bell.ring());
     }
+}
+
+/// The name of an initiator port: openings of one path are sessions of one initiator.
+fn initiator_name(initiator: &str, opening: usize) -> String {
+    format!("iqn.2026-11.diskwire.simulated:{initiator},i,0x{opening:012x}")
 }
 
 fn is_aligned(geometry: &Geometry, bytes: &[u8]) -> bool {

@@ -15,6 +15,7 @@
 //! volume v0 striped unit=64KiB d0@0+16MiB d1@0+16MiB    DISK@START+SIZE: where it lies
 //! volume v1 concatenated d0@16MiB+1MiB d1@32MiB+8MiB
 //! access g1/v0 non-optimized                 the first access state (else optimized)
+//! target registrations=login attentions=blocks          how its logical units behave (`TargetBehaviour`)
 //! at 1s port p0 hang 3s                      a line of a schedule
 //! ```
 //!
@@ -105,6 +106,23 @@ pub struct Access {
     pub state: AccessState,
 }
 
+/// How the logical units behave where targets differ. The default is the behaviour of an array; its blocks tell of
+/// nothing but changes of access states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TargetBehaviour {
+    /// `registrations=name`: a registration belongs to the names of the two ports, and a new login finds it again.
+    /// `registrations=login`: it belongs to one login; a later one is not registered, and the old registration stays.
+    pub keeps_registrations: bool,
+    /// `attentions=blocks`: requests for blocks meet every unit attention. `attentions=commands`: only 6/2A/06.
+    pub blocks_meet_attentions: bool,
+}
+
+impl Default for TargetBehaviour {
+    fn default() -> Self {
+        Self { keeps_registrations: true, blocks_meet_attentions: false }
+    }
+}
+
 /// What a storage system consists of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
@@ -124,6 +142,8 @@ pub struct Description {
     pub volumes: Vec<LogicalVolume>,
     /// Access states that are not active/optimized at first.
     pub access: Vec<Access>,
+    /// How its logical units behave.
+    pub target: TargetBehaviour,
     /// What happens to it; it starts when the system is first used.
     pub schedule: Schedule,
 }
@@ -139,6 +159,7 @@ impl Default for Description {
             ports: Vec::new(),
             volumes: Vec::new(),
             access: Vec::new(),
+            target: TargetBehaviour::default(),
             schedule: Schedule::default(),
         }
     }
@@ -214,13 +235,33 @@ impl Description {
                 check_name(volume)?;
                 self.access.push(Access { group: group.to_owned(), volume: volume.to_owned(), state });
             }
+            ["target", options @ ..] => self.target.read(options)?,
             ["at", rest @ ..] => schedule.push(Scheduled::parse(rest)?),
             _ => {
                 return Err(
-                    "a line begins with block, seed, forwarding, disk, group, port, access or at, or is \
+                    "a line begins with block, seed, forwarding, disk, group, port, access, target or at, or is \
                      `volume NAME concatenated|striped …`"
                         .to_owned(),
                 );
+            }
+        }
+        Ok(())
+    }
+}
+
+impl TargetBehaviour {
+    fn read(&mut self, options: &[&str]) -> Result<(), String> {
+        for option in options {
+            match read_option(option)? {
+                ("registrations", "name") => self.keeps_registrations = true,
+                ("registrations", "login") => self.keeps_registrations = false,
+                ("attentions", "commands") => self.blocks_meet_attentions = false,
+                ("attentions", "blocks") => self.blocks_meet_attentions = true,
+                _ => {
+                    return Err(format!(
+                        "`{option}` is none of registrations=name|login, attentions=commands|blocks"
+                    ));
+                }
             }
         }
         Ok(())
@@ -308,10 +349,23 @@ impl fmt::Display for Description {
         for Access { group, volume, state } in &self.access {
             writeln!(f, "access {group}/{volume} {state}")?;
         }
+        write!(f, "{}", self.target)?;
         for Scheduled { at, action } in self.schedule.actions() {
             writeln!(f, "at {} {action}", exact_duration(*at))?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for TargetBehaviour {
+    /// A line, where it differs from the default.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::default() {
+            return Ok(());
+        }
+        let registrations = if self.keeps_registrations { "name" } else { "login" };
+        let attentions = if self.blocks_meet_attentions { "blocks" } else { "commands" };
+        writeln!(f, "target registrations={registrations} attentions={attentions}")
     }
 }
 
@@ -375,7 +429,11 @@ port p1
 volume v0 striped unit=64KiB d0@0+16MiB d1@0+16MiB
 volume v1 concatenated d0@16MiB+1MiB
 access g1/v0 non-optimized
+target registrations=login attentions=blocks
 at 1s port p0 hang 3s
+at 1500ms port p0 next 5f answer-lost
+at 1500ms path host1/p0/v0 next any lost 2s
+at 1500ms port p1 next c0 attention 2a/09
 at 2s access g0/v0 standby after 1s
 ";
 
@@ -400,7 +458,10 @@ at 2s access g0/v0 standby after 1s
             ("volume v0 striped d0@0+1MiB", "unit=64KiB"),
             ("volume v0 concatenated d0", "d0@0+16MiB"),
             ("access g0/v0 asleep", "standby"),
+            ("target registrations=port", "name|login"),
             ("at 1s port", "port"),
+            ("at 1s port p0 next 5 busy", "two hexadecimal digits"),
+            ("at 1s port p0 next 5f explode", "answer-lost"),
         ] {
             match text.parse::<Description>() {
                 Ok(_) => assert!(part.is_empty(), "{text}"),

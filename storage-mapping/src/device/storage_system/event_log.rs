@@ -59,6 +59,24 @@ pub(super) enum What {
     },
     Attention,
     Settled,
+    /// A control command was taken.
+    Commanded {
+        opcode: u8,
+        action: u8,
+        bytes: usize,
+    },
+    /// A logical unit got it.
+    Executed {
+        opcode: u8,
+        action: u8,
+        status: u8,
+        changed: bool,
+        is_ghost: bool,
+    },
+    /// Its answer reached the path.
+    Answered {
+        status: u8,
+    },
     /// A change of the system itself; path and tag say nothing.
     Changed(String),
 }
@@ -92,6 +110,15 @@ impl Entry {
             }
             What::Attention => "unit attention".to_owned(),
             What::Settled => "settled".to_owned(),
+            What::Commanded { opcode, action, bytes } => {
+                format!("command {opcode:02x} {action:02x}, {bytes} B")
+            }
+            What::Executed { opcode, action, status, changed, is_ghost } => {
+                let ghost = if *is_ghost { " as a ghost" } else { "" };
+                let effect = if *changed { "" } else { ", no effect" };
+                format!("executed{ghost} {opcode:02x} {action:02x}: status {status:02x}h{effect}")
+            }
+            What::Answered { status } => format!("answered: status {status:02x}h"),
         };
         format!("{at} {path} #{tag} {said}")
     }
@@ -146,6 +173,15 @@ impl EventLog {
                 let of_text = action.bytes().fold(0, |hash, byte| mix(hash, u64::from(byte)));
                 (13, of_text, 0)
             }
+            What::Commanded { opcode, action, bytes } => {
+                (14, u64::from(*opcode) << 8 | u64::from(*action), *bytes as u64)
+            }
+            What::Executed { opcode, action, status, changed, is_ghost } => {
+                let name = u64::from(*opcode) << 8 | u64::from(*action);
+                let how = u64::from(*changed) << 1 | u64::from(*is_ghost);
+                (15, name, u64::from(*status) << 2 | how)
+            }
+            What::Answered { status } => (16, u64::from(*status), 0),
         };
         self.hash =
             [entry.at.0, path << 8 | word, entry.tag.0, first, second].into_iter().fold(self.hash, mix);

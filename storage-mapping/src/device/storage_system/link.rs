@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::command_fault::{ArmedFault, CommandFault};
 use super::conditions::Conditions;
 use super::core::CommandId;
 use crate::block::time::Instant;
@@ -45,6 +46,8 @@ pub(super) struct Link {
     /// The same for flapping.
     pub(super) flap_generation: u32,
     pub(super) held: VecDeque<CommandId>,
+    /// Faults that wait for control commands.
+    armed: Vec<ArmedFault>,
     pub(super) chance: Chance,
 }
 
@@ -70,6 +73,7 @@ impl Link {
             hang_generation: 0,
             flap_generation: 0,
             held: VecDeque::new(),
+            armed: Vec::new(),
             chance: Chance::new(seed),
         }
     }
@@ -87,6 +91,18 @@ impl Link {
     pub(super) fn reset(&mut self) {
         self.set_conditions(self.usual);
         self.stop_flapping();
+        self.armed.clear();
+    }
+
+    /// Has a fault wait for a control command.
+    pub(super) fn arm(&mut self, armed: ArmedFault) {
+        self.armed.push(armed);
+    }
+
+    /// The first fault that waits for a command of this opcode.
+    pub(super) fn take_armed(&mut self, opcode: u8) -> Option<CommandFault> {
+        let place = self.armed.iter().position(|armed| armed.opcode.is_none_or(|of| of == opcode))?;
+        Some(self.armed.remove(place).fault)
     }
 
     pub(super) fn stop_flapping(&mut self) {

@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::core::{Core, QUEUE_DEPTH};
 use crate::block::buffer::BufferPool;
-use crate::block::request::{Cancelled, IoCompletion, IoRequest, IoTag, Refused};
+use crate::block::request::{Cancelled, IoCompletion, IoRequest, IoTag, RefusalReason, Refused};
 use crate::block::time::Instant;
 use crate::block::{BlockDevice, DeviceEvent, Geometry};
+use crate::control_port::{
+    CommandSet, ControlCancelled, ControlCompletion, ControlEvent, ControlPort, ControlRequest, NexusId,
+};
 
 /// One way of one initiator through one port to one logical volume.
 ///
@@ -85,6 +88,44 @@ impl BlockDevice for SimulatedPath {
     }
 
     fn wait_on(&self, descriptors: &mut Vec<RawFd>) {
+        self.lock().wait_on(self.nexus, descriptors);
+    }
+
+    fn control_port(&mut self) -> Option<&mut dyn ControlPort> {
+        Some(self)
+    }
+}
+
+impl ControlPort for SimulatedPath {
+    fn command_set(&self) -> CommandSet {
+        CommandSet::Scsi
+    }
+
+    fn nexus(&self) -> NexusId {
+        self.lock().nexus_id(self.nexus)
+    }
+
+    fn submit_control(&mut self, now: Instant, request: ControlRequest) -> Result<(), RefusalReason> {
+        self.lock().submit_control(now, self.nexus, request)
+    }
+
+    fn poll_control(&mut self, now: Instant) -> Option<ControlCompletion> {
+        self.lock().poll_control(now, self.nexus)
+    }
+
+    fn poll_control_event(&mut self, now: Instant) -> Option<ControlEvent> {
+        self.lock().poll_control_event(now, self.nexus)
+    }
+
+    fn cancel_control(&mut self, now: Instant, tag: IoTag) -> ControlCancelled {
+        self.lock().cancel_control(now, self.nexus, tag)
+    }
+
+    fn next_control_wakeup(&self) -> Option<Instant> {
+        self.lock().next_control_wakeup(self.nexus)
+    }
+
+    fn control_wait_on(&self, descriptors: &mut Vec<RawFd>) {
         self.lock().wait_on(self.nexus, descriptors);
     }
 }

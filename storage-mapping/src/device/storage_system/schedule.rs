@@ -13,6 +13,8 @@
 //! 80s   port p0 down                     the link is lost: what the port has goes on; `up`
 //! 90s   port p0 dead                     the port is gone with all it held; `up`
 //! 95s   port p0 clear                    all faults of the link end
+//! 96s   port p0 next 5f answer-lost      the next control command of this opcode, or `any`, meets a fault
+//! 97s   path host1/p0/v0 next any lost 2s
 //! 100s  access g0/v0 standby             at once
 //! 101s  access g0/v0 optimized after 2s  transitioning for 2 s before
 //! 105s  disk d0 latency 1ms              latency, rate, parallel
@@ -30,6 +32,7 @@ pub use self::random::Parts;
 pub use self::text::TextError;
 pub(super) use self::text::{access_state, check_name, lines_of};
 use super::access_state::AccessState;
+use super::command_fault::ArmedFault;
 use super::conditions::Condition;
 
 /// The shortest time that a flapping link stays up or down.
@@ -80,6 +83,8 @@ pub enum LinkChange {
     /// As a reset, and the target is known to drop what the session carried
     /// ([`SettledProof::NexusEnded`](crate::SettledProof)).
     EndNexus,
+    /// A fault for one control command.
+    Next(ArmedFault),
     /// Every fault ends, and the conditions are those that it was made with.
     Clear,
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::loss::Cut;
 use super::{Core, Due, LinkPlace};
-use crate::block::DeviceEvent;
 use crate::block::request::IoTag;
 use crate::device::storage_system::SystemError;
 use crate::device::storage_system::access_state::AccessState;
 use crate::device::storage_system::event_log::What;
 use crate::device::storage_system::link::{Carrier, Flap, Link};
 use crate::device::storage_system::schedule::{Action, DiskChange, LinkChange};
+use crate::device::storage_system::scsi_target::Attention;
 
 fn unknown(kind: &'static str, name: &str, known: String) -> SystemError {
     SystemError::Unknown { kind, name: name.to_owned(), known }
@@ -87,7 +87,7 @@ impl Core {
             }
             Action::Access { group, volume, state, after } => {
                 let cell = self.access_cell(self.group_named(group)?, self.volume_named(volume)?);
-                self.change_access(cell, *state, *after);
+                self.change_access(cell, *state, *after, None);
             }
             Action::Disk { disk, change } => {
                 let index = self.disk_named(disk)?;
@@ -146,6 +146,7 @@ impl Core {
                 self.bounce(place, Cut::Reset { lands: *lands, delay: *delay });
             }
             LinkChange::EndNexus => self.bounce(place, Cut::EndNexus),
+            LinkChange::Next(armed) => link.arm(*armed),
             LinkChange::Clear => {
                 link.reset();
                 self.end_hang(place);
@@ -178,15 +179,15 @@ impl Core {
     }
 
     /// Loses what is in flight; the link is there again at once.
-    fn bounce(&mut self, place: LinkPlace, cut: Cut) {
+    pub(super) fn bounce(&mut self, place: LinkPlace, cut: Cut) {
         for nexus in 0..self.nexuses.len() {
             let is_over = match place {
                 LinkPlace::Port(port) => self.nexuses[nexus].port == port,
                 LinkPlace::Nexus(of) => of == nexus,
             };
             if is_over && self.is_up(nexus) {
-                self.tell(nexus, DeviceEvent::LinkDown);
-                self.tell(nexus, DeviceEvent::LinkUp);
+                self.tell_link(nexus, false);
+                self.tell_link(nexus, true);
             }
         }
         self.cut_at(place, cut);
@@ -198,7 +199,7 @@ impl Core {
         for nexus in 0..self.nexuses.len() {
             let is_up = self.is_up(nexus);
             if std::mem::replace(&mut self.nexuses[nexus].was_up, is_up) != is_up {
-                self.tell(nexus, if is_up { DeviceEvent::LinkUp } else { DeviceEvent::LinkDown });
+                self.tell_link(nexus, is_up);
             }
         }
     }
@@ -230,7 +231,14 @@ impl Core {
         self.wake(now + flap.up, Due::FlapDown { link: place, generation });
     }
 
-    fn change_access(&mut self, cell: usize, state: AccessState, after: Option<Duration>) {
+    /// Changes an access state; `by` is the nexus that asked for it, which needs no news of it.
+    pub(super) fn change_access(
+        &mut self,
+        cell: usize,
+        state: AccessState,
+        after: Option<Duration>,
+        by: Option<usize>,
+    ) {
         let now = self.now;
         let access = &mut self.access[cell];
         access.generation = access.generation.wrapping_add(1);
@@ -241,19 +249,19 @@ impl Core {
                 access.state = AccessState::Transitioning;
                 self.wake(now + time, Due::Transition { cell, generation });
             }
-            None => self.enter_state(cell),
+            None => self.enter_state(cell, by),
         }
     }
 
     pub(super) fn handle_transition(&mut self, cell: usize, generation: u32) {
         if self.access[cell].generation == generation {
-            self.enter_state(cell);
+            self.enter_state(cell, None);
         }
     }
 
     /// The new state holds: every path through the group is to hear of it once. That a transition began
     /// is said by the answers themselves.
-    fn enter_state(&mut self, cell: usize) {
+    fn enter_state(&mut self, cell: usize, by: Option<usize>) {
         let access = &mut self.access[cell];
         if std::mem::replace(&mut access.state, access.next) == access.next
             || access.next == AccessState::Transitioning
@@ -261,9 +269,10 @@ impl Core {
             return;
         }
         let (group, volume) = (cell / self.volumes.len(), cell % self.volumes.len());
-        for nexus in &mut self.nexuses {
-            if nexus.is_open && nexus.volume == volume && self.ports[nexus.port].group == group {
-                nexus.attention = true;
+        for nexus in &self.nexuses {
+            let concerns = nexus.volume == volume && self.ports[nexus.port].group == group;
+            if nexus.is_open && concerns && by != Some(nexus.slot) {
+                self.units[volume].attend(nexus.slot, Attention::ACCESS_CHANGED);
             }
         }
     }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::{CommandId, Core, DONE, Due};
+use super::control::Control;
+use super::{CommandId, Core, DONE, Due, Nexus};
 use crate::block::DeviceEvent;
 use crate::block::address::Lba;
 use crate::block::request::{
@@ -24,11 +25,8 @@ use crate::block::time::Instant;
 use crate::device::storage_system::access_state::{self, AccessState};
 use crate::device::storage_system::event_log::{RequestKind, What};
 use crate::device::storage_system::link::{Carrier, Link};
-
-/// SCSI status BUSY.
-const BUSY: u8 = 0x08;
-/// SCSI status TASK SET FULL.
-const TASK_SET_FULL: u8 = 0x28;
+use crate::device::storage_system::scsi_target::Answer;
+use crate::scsi::status::{BUSY, RESERVATION_CONFLICT, TASK_SET_FULL};
 
 /// Where a command is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +41,8 @@ pub(super) enum Stage {
     AtDisks,
     /// Done, in a port that hangs.
     AnswerHeld,
+    /// Done, and its answer comes late.
+    Answering,
 }
 
 /// What a disk has to do for a command.
@@ -64,10 +64,15 @@ pub(super) struct Command {
     pub(super) stage: Stage,
     pub(super) nexus: usize,
     pub(super) tag: IoTag,
+    /// Which login of the nexus sent it.
+    pub(super) login: u64,
+    /// What it does to blocks; of a control command, what it turned out to do.
     pub(super) kind: RequestKind,
     pub(super) lba: Lba,
     pub(super) bytes: usize,
     pub(super) request: Option<IoRequest>,
+    /// `None` for a request for blocks.
+    pub(super) control: Option<Box<Control>>,
     pub(super) has_waiter: bool,
     /// Its end is told to the path by an event.
     pub(super) settles: bool,
@@ -116,13 +121,10 @@ impl Core {
         CommandId { index, generation: self.commands[index as usize].generation }
     }
 
-    /// A place in the table for a request.
-    fn enter(&mut self, nexus: usize, request: IoRequest) -> u32 {
-        let (kind, lba, bytes) = match &request.operation {
-            Operation::Read { lba, buffer } => (RequestKind::Read, *lba, buffer.len()),
-            Operation::Write { lba, data, .. } => (RequestKind::Write, *lba, data.len()),
-            Operation::Flush => (RequestKind::Flush, Lba(0), 0),
-        };
+    /// A place in the table for something of `bytes` to send.
+    pub(super) fn enter(&mut self, nexus: usize, tag: IoTag, bytes: usize) -> u32 {
+        let path = &self.nexuses[nexus];
+        let login = self.units[path.volume].login(path.slot);
         let index = self.free.pop().unwrap_or_else(|| {
             let index = u32::try_from(self.commands.len()).expect("fewer commands than 2³²");
             self.commands.push(Command {
@@ -131,11 +133,13 @@ impl Core {
                 sequence: 0,
                 stage: Stage::Free,
                 nexus,
-                tag: IoTag(0),
-                kind,
-                lba,
+                tag,
+                login,
+                kind: RequestKind::Flush,
+                lba: Lba(0),
                 bytes,
                 request: None,
+                control: None,
                 has_waiter: false,
                 settles: false,
                 is_counted: false,
@@ -152,9 +156,8 @@ impl Core {
         command.sequence = sequence;
         command.stage = Stage::OnLink;
         command.nexus = nexus;
-        command.tag = request.tag;
-        (command.kind, command.lba, command.bytes) = (kind, lba, bytes);
-        command.request = Some(request);
+        (command.tag, command.login) = (tag, login);
+        (command.kind, command.lba, command.bytes) = (RequestKind::Flush, Lba(0), bytes);
         command.has_waiter = true;
         index
     }
@@ -165,6 +168,7 @@ impl Core {
         command.generation = command.generation.wrapping_add(1);
         command.stage = Stage::Free;
         command.request = None;
+        command.control = None;
         command.settles = false;
         command.failure = None;
         command.pieces.clear();
@@ -186,19 +190,29 @@ impl Core {
 
     /// A request that a path has accepted.
     pub(super) fn begin(&mut self, nexus: usize, request: IoRequest) {
-        let now = self.now;
         let tag = request.tag;
-        let index = self.enter(nexus, request);
-        let command = &self.commands[index as usize];
-        let bytes = command.bytes;
-        let what = What::Submitted { kind: command.kind, lba: command.lba, bytes };
-        self.note(nexus, tag, what);
+        let (kind, lba, bytes) = match &request.operation {
+            Operation::Read { lba, buffer } => (RequestKind::Read, *lba, buffer.len()),
+            Operation::Write { lba, data, .. } => (RequestKind::Write, *lba, data.len()),
+            Operation::Flush => (RequestKind::Flush, Lba(0), 0),
+        };
+        let index = self.enter(nexus, tag, bytes);
+        let command = self.command(index);
+        (command.kind, command.lba) = (kind, lba);
+        command.request = Some(request);
+        self.note(nexus, tag, What::Submitted { kind, lba, bytes });
+        self.nexuses[nexus].in_flight.insert(tag, index);
+        self.launch(index);
+    }
+
+    /// Sends a command over the link of its path and that of its port.
+    pub(super) fn launch(&mut self, index: u32) {
+        let now = self.now;
+        let Command { nexus, bytes, .. } = self.commands[index as usize];
         let path = &mut self.nexuses[nexus];
-        path.in_flight.insert(tag, index);
         let port = path.port;
         if path.link.carrier != Carrier::Up || self.ports[port].link.carrier != Carrier::Up {
-            let lost = ErrorSource::ConnectionLost { sent: false };
-            return self.finish(index, Err(lost.into()), Effect::None, CopyFate::Dead);
+            return self.finish_unsent(index);
         }
         let first = path.link.transit(now, bytes);
         let second = self.ports[port].link.transit(first.arrives, bytes);
@@ -210,6 +224,16 @@ impl Core {
         }
     }
 
+    /// Ends a command that did not leave.
+    pub(super) fn finish_unsent(&mut self, index: u32) {
+        let lost = ErrorSource::ConnectionLost { sent: false }.into();
+        if self.commands[index as usize].control.is_some() {
+            self.finish_control(index, Err(lost), Effect::None, CopyFate::Dead);
+        } else {
+            self.finish(index, Err(lost), Effect::None, CopyFate::Dead);
+        }
+    }
+
     pub(super) fn handle_step(&mut self, id: CommandId, step: u32) {
         let command = &self.commands[id.index as usize];
         if command.generation != id.generation || command.step != step {
@@ -217,7 +241,9 @@ impl Core {
         }
         match command.stage {
             Stage::OnLink => self.arrive(id.index),
+            Stage::Parked | Stage::Forwarding if command.control.is_some() => self.execute(id.index),
             Stage::Parked | Stage::Forwarding => self.dispatch(id.index),
+            Stage::Answering => self.answer(id.index),
             Stage::Free | Stage::Held | Stage::AtDisks | Stage::AnswerHeld => {}
         }
     }
@@ -252,7 +278,12 @@ impl Core {
         match command.stage {
             Stage::Held => self.arrive(id.index),
             Stage::AnswerHeld => self.answer(id.index),
-            Stage::Free | Stage::OnLink | Stage::Parked | Stage::Forwarding | Stage::AtDisks => {}
+            Stage::Free
+            | Stage::OnLink
+            | Stage::Parked
+            | Stage::Forwarding
+            | Stage::AtDisks
+            | Stage::Answering => {}
         }
     }
 
@@ -261,15 +292,18 @@ impl Core {
         if self.hold_if_hung(index, Stage::Held) {
             return;
         }
+        if self.commands[index as usize].control.is_some() {
+            return self.arrive_control(index);
+        }
         let Command { nexus, kind, has_waiter, tag, .. } = self.commands[index as usize];
         if has_waiter {
             if !self.admit(index) {
                 return;
             }
-            if self.nexuses[nexus].attention {
-                self.nexuses[nexus].attention = false;
+            let Nexus { volume, slot, .. } = self.nexuses[nexus];
+            if let Some(attention) = self.units[volume].take_attention(slot, self.blocks_meet_attentions) {
                 self.note(nexus, tag, What::Attention);
-                self.refuse(index, access_state::state_changed());
+                self.refuse(index, access_state::attention(attention));
                 return self.tell(nexus, DeviceEvent::Attention);
             }
         }
@@ -290,7 +324,7 @@ impl Core {
     }
 
     /// Takes a command into its port, if that has room.
-    fn admit(&mut self, index: u32) -> bool {
+    pub(super) fn admit(&mut self, index: u32) -> bool {
         let command = &mut self.commands[index as usize];
         if command.is_counted {
             return true;
@@ -306,7 +340,7 @@ impl Core {
     }
 
     /// Draws what the path and the port do wrong; `false` where the command goes no further now.
-    fn pass_faults(&mut self, index: u32, is_write: bool) -> bool {
+    pub(super) fn pass_faults(&mut self, index: u32, is_write: bool) -> bool {
         let nexus = self.commands[index as usize].nexus;
         let path = &mut self.nexuses[nexus];
         let fault = draw_fault(&mut path.link, is_write)
@@ -336,6 +370,19 @@ impl Core {
         }
     }
 
+    /// Ends a request for blocks that a reservation keeps from the disks; a ghost too: its key was taken away.
+    pub(super) fn refuse_reserved(&mut self, index: u32) -> bool {
+        let Command { nexus, login, kind, ref control, .. } = self.commands[index as usize];
+        let Nexus { volume, slot, .. } = self.nexuses[nexus];
+        // A control command was judged when it was executed.
+        let is_refused =
+            control.is_none() && self.units[volume].refuses_blocks(slot, login, kind != RequestKind::Read);
+        if is_refused {
+            self.refuse(index, access_state::status(RESERVATION_CONFLICT));
+        }
+        is_refused
+    }
+
     /// Keeps a command in the port until `until`; then it goes to the disks, come what may.
     pub(super) fn park(&mut self, index: u32, until: Instant) {
         let Command { nexus, tag, .. } = self.commands[index as usize];
@@ -345,7 +392,10 @@ impl Core {
 
     /// Ends a command that was not executed, with a status of the target.
     pub(super) fn refuse(&mut self, index: u32, status: ErrorSource) {
-        if self.commands[index as usize].has_waiter {
+        let Command { has_waiter, ref control, .. } = self.commands[index as usize];
+        if let (true, Some(_), ErrorSource::Scsi { status, .. }) = (has_waiter, control, status) {
+            self.reply(index, Answer::status(status));
+        } else if has_waiter {
             self.finish(index, Err(status.into()), Effect::None, CopyFate::Dead);
         } else {
             self.discard(index);
@@ -369,6 +419,9 @@ impl Core {
         }
         if self.hold_if_hung(index, Stage::AnswerHeld) {
             return;
+        }
+        if self.commands[index as usize].control.is_some() {
+            return self.answer_control(index);
         }
         match failure {
             None => self.finish(index, Ok(()), Effect::Full, CopyFate::Dead),

@@ -9,6 +9,7 @@ use super::Core;
 use super::command::{Command, Stage};
 use crate::block::DeviceEvent;
 use crate::block::request::{CopyFate, Effect, ErrorSource, IoError, IoRequest, Operation, SettledProof};
+use crate::control_port::ControlEvent;
 use crate::device::storage_system::event_log::{RequestKind, What};
 
 /// How requests in flight are lost.
@@ -28,9 +29,19 @@ fn copy_after_loss(kind: RequestKind) -> CopyFate {
     if kind == RequestKind::Write { CopyFate::MayLand } else { CopyFate::Dead }
 }
 
+impl Command {
+    /// Whether it may still be executed when its path has lost it: a write, and a control command.
+    fn outlives_path(&self) -> bool {
+        self.kind == RequestKind::Write || self.control.is_some()
+    }
+}
+
 impl Core {
     /// Ends a request with an unknown outcome; a write goes on as a ghost.
     pub(super) fn lose(&mut self, index: u32, error: IoError) {
+        if self.commands[index as usize].control.is_some() {
+            return self.lose_control(index, error);
+        }
         let command = self.command(index);
         let (nexus, tag, kind) = (command.nexus, command.tag, command.kind);
         command.has_waiter = false;
@@ -50,7 +61,7 @@ impl Core {
         if command.kind != RequestKind::Write {
             command.request = None;
         }
-        let goes_on = is_with_disks || (command.kind == RequestKind::Write && command.leaves <= now);
+        let goes_on = is_with_disks || (command.outlives_path() && command.leaves <= now);
         if !goes_on {
             self.discard(index);
         }
@@ -58,9 +69,13 @@ impl Core {
 
     /// Says that the copy of a lost write is dead, where the target proves it.
     pub(super) fn settle(&mut self, index: u32) {
-        let Command { nexus, tag, settles, .. } = self.commands[index as usize];
+        let Command { nexus, tag, settles, ref control, .. } = self.commands[index as usize];
+        let is_control = control.is_some();
         if settles {
             self.note(nexus, tag, What::Settled);
+            if is_control {
+                return self.tell_control(nexus, ControlEvent::Settled(tag));
+            }
             self.tell(nexus, DeviceEvent::Settled { tag, proof: SettledProof::NexusEnded });
         }
     }
@@ -75,9 +90,9 @@ impl Core {
             .collect();
         found.sort_unstable();
         for (_, index) in found {
-            let Command { has_waiter, kind, .. } = self.commands[index as usize];
-            if has_waiter {
-                self.command(index).settles = matches!(cut, Cut::EndNexus) && kind == RequestKind::Write;
+            let command = self.command(index);
+            if command.has_waiter {
+                command.settles = matches!(cut, Cut::EndNexus) && command.outlives_path();
                 self.lose(index, ErrorSource::ConnectionLost { sent: true }.into());
             }
             self.cut_ghost(index, cut);
@@ -86,16 +101,16 @@ impl Core {
 
     /// What a cut does to a command that nobody waits for any more.
     fn cut_ghost(&mut self, index: u32, cut: Cut) {
-        let Command { stage, kind, nexus, .. } = self.commands[index as usize];
-        let is_write = kind == RequestKind::Write;
+        let command = &self.commands[index as usize];
+        let (stage, nexus, outlives_path) = (command.stage, command.nexus, command.outlives_path());
         match (stage, cut) {
             (Stage::Free | Stage::AtDisks, _) => {}
-            (Stage::Held | Stage::Parked | Stage::Forwarding, Cut::Down) if is_write => {}
-            (Stage::AnswerHeld, _) => {
+            (Stage::Held | Stage::Parked | Stage::Forwarding, Cut::Down) if outlives_path => {}
+            (Stage::AnswerHeld | Stage::Answering, _) => {
                 self.settle(index);
                 self.free(index);
             }
-            (_, Cut::Reset { lands, delay }) if is_write => {
+            (_, Cut::Reset { lands, delay }) if outlives_path => {
                 let port = self.nexuses[nexus].port;
                 let chance = &mut self.ports[port].link.chance;
                 if chance.hits(lands) {

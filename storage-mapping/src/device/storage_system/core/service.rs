@@ -17,6 +17,9 @@ use crate::device::storage_system::event_log::{RequestKind, What};
 impl Core {
     /// Sends the pieces of a command to their disks.
     pub(super) fn dispatch(&mut self, index: u32) {
+        if self.refuse_reserved(index) {
+            return;
+        }
         let now = self.now;
         let Command { nexus, kind, lba, bytes, .. } = self.commands[index as usize];
         let volume = &self.volumes[self.nexuses[nexus].volume];

@@ -9,6 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::super::access_state::AccessState;
+use super::super::command_fault::ArmedFault;
 use super::super::conditions::{Condition, positive, probability, rate, time};
 use super::{Action, DiskChange, FLAP_MIN, LinkChange, PathName, Schedule, Scheduled};
 use crate::path_address::{exact_byte_size, exact_duration};
@@ -115,6 +116,7 @@ impl LinkChange {
             ["dead"] => Self::Dead,
             ["up"] => Self::Up,
             ["clear"] => Self::Clear,
+            ["next", armed @ ..] => Self::Next(ArmedFault::parse(armed)?),
             ["end-nexus"] => Self::EndNexus,
             ["flap", up, down, value] => {
                 let (up, down) = (time(up)?, time(down)?);
@@ -137,7 +139,7 @@ fn unknown_change() -> String {
     let conditions = Condition::WORDS;
     format!(
         "a change is one of {conditions} with a value, or `hang TIME|forever`, `resume`, `down`, `dead`, `up`, \
-         `flap UP DOWN TIME|forever`, `reset PROBABILITY TIME`, `end-nexus`, `clear`"
+         `flap UP DOWN TIME|forever`, `reset PROBABILITY TIME`, `end-nexus`, `next OPCODE|any FAULT`, `clear`"
     )
 }
 
@@ -202,6 +204,7 @@ impl fmt::Display for LinkChange {
             }
             Self::Reset { lands, delay } => write!(f, "reset {lands} {}", exact_duration(*delay)),
             Self::EndNexus => f.write_str("end-nexus"),
+            Self::Next(armed) => write!(f, "next {armed}"),
             Self::Clear => f.write_str("clear"),
         }
     }
