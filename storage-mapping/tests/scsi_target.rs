@@ -6,7 +6,7 @@ mod target_support;
 use std::time::Duration;
 
 use storage_mapping::control_port::{ControlCancelled, ControlEvent, ControlReply, ControlRequest};
-use storage_mapping::device::storage_system::{Attention, CommandFault};
+use storage_mapping::device::storage_system::{Attention, CommandFault, Schedule};
 use storage_mapping::scsi::reservations::{ReservationType, ReserveOut, ReserveOutAction};
 use storage_mapping::{
     BlockDevice, Buffer, ControlPort, CopyFate, Effect, ErrorSource, IoError, IoRequest, IoTag, Lba,
@@ -214,4 +214,64 @@ fn block_outcome(bench: &Bench, path: &mut impl BlockDevice, is_write: bool) -> 
     };
     path.submit(bench.now, request).expect("there is room");
     path.poll(bench.now).expect("at once").outcome
+}
+
+/// Runs commands over four paths under faults of links and of commands; gives the hash of all events, and how
+/// many commands were executed and lost.
+fn swarm(seed: u64) -> (u64, u64, u64) {
+    let mut bench = Bench::new(&format!("seed {seed}"));
+    let span = Duration::from_secs(10);
+    let parts = bench.system.description().parts();
+    bench.system.run(bench.now, &Schedule::random(seed, &parts, span, 10)).expect("its own parts");
+    let opcodes = [0x00, 0x5f, 0xc0];
+    bench
+        .system
+        .run(bench.now, &Schedule::random_commands(seed, &parts, &opcodes, span, 40))
+        .expect("its own parts");
+    let mut paths: Vec<_> = ["p0", "p1", "p2", "p3"].map(|port| bench.raw_path("host1", port)).into();
+    // Of the vendor command: sent, answered with GOOD, lost with unknown effect, and without any answer.
+    let (mut sent, mut good, mut lost, mut silent) = (0, 0, 0, 0);
+    for round in 0..100_u64 {
+        for (index, path) in paths.iter_mut().enumerate() {
+            let tag = IoTag(round * 10 + index as u64);
+            let command = [C0(), TUR(), register(0, 1)][(round % 3) as usize].clone();
+            let is_vendor = round % 3 == 0;
+            if path.submit_control(bench.now, ControlRequest { tag, command }).is_ok() && is_vendor {
+                sent += 1;
+                silent += 1;
+            }
+        }
+        bench.now = bench.now + Duration::from_millis(200);
+        for path in &mut paths {
+            while path.poll_control_event(bench.now).is_some() {}
+            while let Some(done) = path.poll_control(bench.now) {
+                if (done.tag.0 / 10) % 3 == 0 {
+                    silent -= 1;
+                    good += u64::from(matches!(&done.outcome, Ok(reply) if status_of(reply) == 0));
+                    lost += u64::from(done.outcome.is_err() && done.effect == Effect::Unknown);
+                }
+            }
+        }
+    }
+    let executed = bench.executions(0xc0, None);
+    assert!(executed.effective >= good, "seed {seed}: {good} were told to be done: {executed:?}");
+    assert!(
+        executed.effective <= good + lost + silent,
+        "seed {seed}: {good} done, {lost} lost, {silent} silent: {executed:?}"
+    );
+    assert!(executed.arrived <= sent, "seed {seed}: {sent} sent: {executed:?}");
+    (bench.system.event_hash(), executed.effective, lost)
+}
+
+#[test]
+fn no_command_is_executed_twice_under_random_faults_and_a_seed_repeats_itself() {
+    let (mut executed, mut lost) = (0, 0);
+    for seed in 0..200 {
+        let run = swarm(seed);
+        if seed % 20 == 0 {
+            assert_eq!(swarm(seed), run, "seed {seed}");
+        }
+        (executed, lost) = (executed + run.1, lost + run.2);
+    }
+    assert!(executed > 1000 && lost > 100, "{executed} executed, {lost} lost: the faults did not bite");
 }

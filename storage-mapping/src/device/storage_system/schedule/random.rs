@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use super::super::access_state::AccessState;
+use super::super::command_fault::{ArmedFault, CommandFault};
 use super::super::conditions::{Condition, Rare};
+use super::super::scsi_target::Attention;
 use super::{Action, FLAP_MIN, LinkChange, Schedule, Scheduled};
 use crate::device::chance::Chance;
 
@@ -49,7 +51,55 @@ impl Schedule {
     }
 }
 
-fn pick<'a>(chance: &mut Chance, names: &'a [String]) -> Option<&'a String> {
+impl Schedule {
+    /// `count` faults of single control commands at the ports, within `span`; each waits for the next command of one of
+    /// these opcodes, or (where none is given) for the next one.
+    #[must_use]
+    pub fn random_commands(seed: u64, parts: &Parts, opcodes: &[u8], span: Duration, count: usize) -> Self {
+        let mut chance = Chance::new(seed);
+        let span_ns = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let mut actions = Vec::with_capacity(count);
+        for _ in 0..count {
+            let at = part_of(&mut chance, span_ns);
+            let opcode = pick(&mut chance, opcodes).copied();
+            let fault = draw_fault(&mut chance, span_ns);
+            let Some(port) = pick(&mut chance, &parts.ports).cloned() else { break };
+            let change = LinkChange::Next(ArmedFault { opcode, fault });
+            actions.push(Scheduled { at, action: Action::Port { port, change } });
+        }
+        Self::new(actions)
+    }
+}
+
+/// Every fault of a command is as likely as any other; a limit of time is there in four of five.
+fn draw_fault(chance: &mut Chance, span_ns: u64) -> CommandFault {
+    const NEWS: [Attention; 3] =
+        [Attention::MODE_CHANGED, Attention::CAPACITY_CHANGED, Attention::LUNS_CHANGED];
+    let time = part_of(chance, span_ns / 4);
+    let limit = chance.hits(0.8).then_some(time);
+    let state =
+        usize::try_from(chance.below(4)).map_or(AccessState::Standby, |index| AccessState::ALL[index].0);
+    let news = pick(chance, &NEWS).copied().unwrap_or(Attention::MODE_CHANGED);
+    match chance.below(15) {
+        0 => CommandFault::Refused,
+        1 => CommandFault::NotSent,
+        2 => CommandFault::Lost { lands: limit },
+        3 => CommandFault::Lost { lands: None },
+        4 => CommandFault::Hang(limit),
+        5 => CommandFault::Busy,
+        6 => CommandFault::TaskSetFull,
+        7 => CommandFault::Attention(news),
+        8 => CommandFault::Deferred(Attention { asc: 0x11, ascq: 0 }),
+        9 => CommandFault::NexusLost,
+        10 => CommandFault::Access(state),
+        11 => CommandFault::AnswerLost,
+        12 => CommandFault::AnswerHang(limit),
+        13 => CommandFault::NexusLostAfter,
+        _ => CommandFault::AccessAfter(state),
+    }
+}
+
+fn pick<'a, T>(chance: &mut Chance, names: &'a [T]) -> Option<&'a T> {
     names.get(usize::try_from(chance.below(names.len() as u64)).ok()?)
 }
 
@@ -132,6 +182,9 @@ mod tests {
             let schedule = Schedule::random(seed, &parts(), span, count);
             assert_eq!(schedule, Schedule::random(seed, &parts(), span, count));
             assert_eq!(schedule.to_string().parse(), Ok(schedule));
+            let commands = Schedule::random_commands(seed, &parts(), &[0x5f, 0xc0], span, count);
+            assert_eq!(commands.actions().len(), count);
+            assert_eq!(commands.to_string().parse(), Ok(commands));
         }
 
         #[test]
@@ -158,6 +211,8 @@ mod tests {
             ("1s access g0/v0 asleep", "standby"),
             ("1s access g0/v0 standby then", "after TIME"),
             ("1s disk d0 speed 1", "parallel"),
+            ("1s port p0 next", "two hexadecimal digits"),
+            ("1s port p0 next 5f attention 2a", "2a/09"),
         ] {
             let error = format!("# first\n{text}").parse::<Schedule>().unwrap_err().to_string();
             assert!(error.starts_with("line 2: ") && error.contains(part), "{text}: {error}");

@@ -150,7 +150,7 @@ impl Reservations {
             Action::Clear => self.clear(from, news),
             Action::Preempt { kind, aborts } => self.preempt(from, kind, action_key, aborts, news),
             Action::Move { to, unregisters, persists } => {
-                self.move_to(from, to, action_key, unregisters, persists, news)
+                self.move_to(from, to, action_key, unregisters, persists)
             }
         }
     }
@@ -177,22 +177,17 @@ impl Reservations {
         self.count();
         for who in concerned {
             if key == 0 {
-                self.unregister(from, who, news);
+                self.registrations.remove(who);
             } else {
                 self.registrations.insert(who.clone(), Registration { key, is_for_all_ports });
             }
         }
+        self.end_reservation_without_holder(from, news);
         DONE
     }
 
-    /// Takes a registration away by REGISTER or MOVE of `from`; a holder's reservation goes with it.
-    fn unregister(&mut self, from: &Registrant, who: &Registrant, news: &mut News) {
-        if self.registrations.remove(who).is_none() {
-            return;
-        }
-        self.end_reservation_without_holder(from, news);
-    }
-
+    /// Where a command of `from` took the holder's registration away, its reservation goes with it; those that are
+    /// registered still hear of it.
     fn end_reservation_without_holder(&mut self, from: &Registrant, news: &mut News) {
         let Some(Reservation { kind, holder }) = &self.reservation else { return };
         let is_held = match holder {
@@ -317,7 +312,6 @@ impl Reservations {
         key: u64,
         unregisters: bool,
         persists: bool,
-        news: &mut News,
     ) -> Verdict {
         let held = self.reservation.as_ref().filter(|held| held.holder.as_ref() == Some(from));
         let Some(kind) = held.map(|held| held.kind) else { return Verdict::Conflict };
@@ -330,7 +324,7 @@ impl Reservations {
         self.registrations.insert(to.clone(), Registration { key, is_for_all_ports: false });
         self.establish(to, kind);
         if unregisters {
-            self.unregister(from, from, news);
+            self.registrations.remove(from);
         }
         self.persists = persists;
         self.count();
