@@ -14,7 +14,8 @@
 //! * the last path in use is not failed by an error that may come from the medium, and no path by one that all
 //!   paths give at once (`witness`);
 //! * a path that had failed carries I/O again only after it answered a probe, and where another path is in use
-//!   after it was compared with that one (`proof`).
+//!   after it was compared with that one (`proof`); one of which it is not known that it leads where the others lead
+//!   carries nothing without that.
 //!
 //! Not here: which writes wait for a copy that may land (`fence`), which of the usable paths are used (`group`), what
 //! an error says (`error_class`).
@@ -85,6 +86,10 @@ struct Path {
     is_suspect: bool,
     /// The next probe is not put off, however lately something succeeded.
     is_called: bool,
+    /// It is taken to lead to the data of this device: listed as that, or compared.
+    is_trusted: bool,
+    /// Something that was asked for succeeded over it.
+    has_carried: bool,
 }
 
 /// The state of all paths, and the way to choose among them.
@@ -140,6 +145,8 @@ impl<S: PathSelector> Failover<S> {
             is_probing: false,
             is_suspect: false,
             is_called: false,
+            is_trusted: true,
+            has_carried: false,
         };
         let mut core = Self {
             config,
@@ -164,6 +171,7 @@ impl<S: PathSelector> Failover<S> {
 
     /// A path of which it is not known yet that it leads where the first one does.
     fn wait_for_comparison(&mut self, now: Instant, path: PathIndex) {
+        self.paths[path.0].is_trusted = false;
         self.deactivate(now, path, PathState::Failed, Reason::NotCompared);
         self.probe_now(now, path);
     }
@@ -356,6 +364,7 @@ impl<S: PathSelector> Failover<S> {
     pub fn handle_success(&mut self, now: Instant, path: PathIndex, tag: IoTag) {
         let place = &mut self.paths[path.0];
         place.is_suspect = false;
+        place.has_carried = true;
         place.last_success = now;
         let state = place.state;
         let findings = self.witness.handle_success(path, tag);
@@ -414,7 +423,7 @@ impl<S: PathSelector> Failover<S> {
             }
         }
         for path in findings.lifted.iter() {
-            if self.paths[path.0].state == PathState::Failed {
+            if self.paths[path.0].state == PathState::Failed && self.paths[path.0].is_trusted {
                 self.paths[path.0].damping.clear();
                 // It stays in the event, if there is one: what it says until that ends is no news.
                 self.activate(now, path, Reason::Lifted);
@@ -483,6 +492,7 @@ impl<S: PathSelector> Failover<S> {
     /// An operator puts a path into use, and forgives it.
     pub fn reinstate_path(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0].damping.clear();
+        self.paths[path.0].is_trusted = true;
         if self.state(path) != PathState::Active {
             self.witness.forget_path(path);
             self.activate(now, path, Reason::Operator);

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use multipath::plan::{FaultKind, plan};
 use multipath::{DrillError, DrillFault, FailoverConfig, MultipathDevice, PathState};
-use storage_mapping::device::{Faults, FaultyDevice, MemoryDisk};
+use storage_mapping::device::{FaultControl, Faults, FaultyDevice, MemoryDisk};
 use storage_mapping::{BlockDevice, Instant, PathIndex};
-use support::{Device, disk, read, run, settle, taking_turns, write};
+use support::{Device, disk, hung, read, run, settle, taking_turns, write};
 
 const SERVICE: Duration = Duration::from_millis(2);
 
@@ -102,4 +102,58 @@ fn a_path_to_another_disk_carries_nothing_from_the_start() {
     settle(&mut device, now);
     let states: Vec<_> = device.status().iter().map(|status| status.state).collect();
     assert_eq!(states, [PathState::Active, PathState::Active, PathState::Foreign]);
+}
+
+/// Paths of which nothing is known but what lies on them; each can be made to hang.
+fn to_be_compared(disks: &[&MemoryDisk]) -> (MultipathDevice, Vec<FaultControl>) {
+    let path = |disk: &&MemoryDisk| FaultyDevice::new(disk.device(), Faults::default(), 1);
+    let paths: Vec<_> = disks.iter().map(path).collect();
+    let controls = paths.iter().map(FaultyDevice::control).collect();
+    let config = FailoverConfig { compares_at_start: true, ..FailoverConfig::default() };
+    let paths = paths.into_iter().map(|path| Box::new(path) as Box<dyn BlockDevice>).collect();
+    (MultipathDevice::new(paths, config).unwrap(), controls)
+}
+
+fn states_at(device: &mut MultipathDevice, second: u64) -> Vec<PathState> {
+    settle(device, Instant::ZERO + Duration::from_secs(second));
+    device.status().iter().map(|status| status.state).collect()
+}
+
+#[test]
+fn a_path_to_another_disk_carries_nothing_when_the_only_right_one_is_gone() {
+    let (disk, other) = (disk(), disk());
+    let (mut device, controls) = to_be_compared(&[&disk, &other]);
+    let mut now = Instant::ZERO;
+    assert!(run(&mut device, &mut now, write(1, 0, 7)).outcome.is_ok());
+    assert_eq!(states_at(&mut device, 0), [PathState::Active, PathState::Foreign]);
+    controls[0].set(hung());
+    // Nobody is left to compare it with, for hours: that is no reason to trust it.
+    for second in 1..200 {
+        assert_ne!(states_at(&mut device, 30 * second)[1], PathState::Active, "after {second} half minutes");
+    }
+    assert_eq!(device.status()[0].state, PathState::Failed);
+    controls[0].clear();
+    assert_eq!(states_at(&mut device, 6001), [PathState::Active, PathState::Foreign]);
+    assert_eq!(device.status()[1].bytes, 0);
+}
+
+#[test]
+fn where_the_first_path_never_answers_the_others_are_compared_with_the_one_that_does() {
+    let (disk, other) = (disk(), disk());
+    let mut now = Instant::ZERO;
+    let mut alone = compared_at_start(&[&other]);
+    assert!(run(&mut alone, &mut now, write(1, 255, 9)).outcome.is_ok());
+    let (mut device, controls) = to_be_compared(&[&other, &disk, &disk]);
+    controls[0].set(hung());
+    let done = run(&mut device, &mut now, write(1, 0, 7));
+    assert!(done.outcome.is_ok(), "path 1 may be used as long as nobody has used another");
+    now = now + Duration::from_secs(2);
+    settle(&mut device, now);
+    let states: Vec<_> = device.status().iter().map(|status| status.state).collect();
+    assert_eq!(states, [PathState::Failed, PathState::Active, PathState::Active]);
+    // Now the first one is the one that has to prove itself.
+    controls[0].clear();
+    now = now + Duration::from_secs(2);
+    settle(&mut device, now);
+    assert_eq!(device.status()[0].state, PathState::Foreign);
 }

@@ -10,6 +10,7 @@
 //! * [`device`]: memory, io_uring, thread-pool and fault-injecting devices;
 //! * [`hand_off`]: how jobs go to threads and results come back;
 //! * [`path_address`]: what a configuration writes for one path, and how it is opened;
+//! * [`identity`]: which disk a path leads to;
 //! * [`in_use`]: what speaks against overwriting a file or block node.
 //!
 //! Two openings of one disk, as two hosts have them; what one writes the other reads:
@@ -56,6 +57,7 @@ pub mod block;
 pub mod control_port;
 pub mod device;
 pub mod hand_off;
+pub mod identity;
 pub mod in_use;
 pub mod nvme;
 pub mod path_address;
@@ -72,4 +74,5 @@ pub use block::request::{
 pub use block::time::Instant;
 pub use block::{BlockDevice, DeviceEvent, Geometry};
 pub use control_port::ControlPort;
+pub use identity::{Identity, Sameness};
 pub use path_address::{PathAddress, parse_byte_size, parse_duration};

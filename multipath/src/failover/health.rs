@@ -1,7 +1,8 @@
 //! Probes: which path is asked whether it answers, when, and what follows.
 //!
 //! Keeps true: a path has one probe at a time, or the comparison that follows it; any I/O that succeeded within the
-//! interval is as good as a check; a path that had failed is in use again only by what is decided here, or by an operator.
+//! interval is as good as a check; a path that had failed is in use again only by what is decided here, or by an operator;
+//! one that leads to other data, or was never compared, stays out until there is a path to compare it with.
 //! Not here: sending probes and comparing (`multipath_device`).
 
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub enum AfterProbe {
     Compare(PathIndex),
     /// It is in use again: there is no other to compare it with.
     Reinstated,
+    /// There is no other to compare it with, and without that it must not be used.
+    StaysOut,
 }
 
 impl<S: PathSelector> Failover<S> {
@@ -82,6 +85,10 @@ impl<S: PathSelector> Failover<S> {
             }
             (PathState::Failed | PathState::Foreign | PathState::Standby, None) => {
                 place.is_probing = false;
+                if !self.is_first_of_all(path) {
+                    self.probe_in(now, path, self.config.probe_interval);
+                    return AfterProbe::StaysOut;
+                }
                 self.reinstate(now, path, Reason::Answered);
                 AfterProbe::Reinstated
             }
@@ -99,9 +106,23 @@ impl<S: PathSelector> Failover<S> {
         }
     }
 
+    /// Whether a path may be used though it cannot be compared: it was trusted before, or nobody was given data over
+    /// any path yet. In that case the others are compared with it.
+    fn is_first_of_all(&mut self, path: PathIndex) -> bool {
+        if !self.paths[path.0].is_trusted
+            && self.state(path) != PathState::Foreign
+            && self.paths.iter().all(|path| !path.has_carried)
+        {
+            self.paths.iter_mut().for_each(|other| other.is_trusted = false);
+            self.paths[path.0].is_trusted = true;
+        }
+        self.paths[path.0].is_trusted
+    }
+
     /// The comparison ended: the path leads to the same data as the others.
     pub fn handle_proof(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0].is_probing = false;
+        self.paths[path.0].is_trusted = true;
         if matches!(self.state(path), PathState::Failed | PathState::Foreign | PathState::Standby) {
             self.reinstate(now, path, Reason::Compared);
         }
@@ -126,6 +147,7 @@ impl<S: PathSelector> Failover<S> {
     /// The path leads to other data than the others, or is shorter than the device: it carries nothing.
     pub fn handle_foreign(&mut self, now: Instant, path: PathIndex, reason: Reason) {
         self.paths[path.0].is_probing = false;
+        self.paths[path.0].is_trusted = false;
         if self.state(path) != PathState::Disabled {
             self.deactivate(now, path, PathState::Foreign, reason);
             self.probe_in(now, path, FOREIGN_INTERVAL);

@@ -20,6 +20,7 @@ use thiserror::Error;
 use crate::block::Geometry;
 use crate::block::address::{BlockCount, BlockSize};
 use crate::block::buffer::{ALIGNMENT_BYTES, Buffer};
+use crate::identity::Identity;
 
 /// The largest transfer, in bytes: far above a segment, far below the 2 GiB of the system call.
 const TRANSFER_MAX_BYTES: usize = 64 << 20;
@@ -157,6 +158,14 @@ impl OpenFile {
         self.notice.as_deref()
     }
 
+    /// Which disk it is.
+    ///
+    /// # Errors
+    /// If the system does not say what is open.
+    pub fn identity(&self) -> io::Result<Identity> {
+        Ok(Identity::of_file(&self.file, &self.file.metadata()?))
+    }
+
     /// The descriptor, for a ring.
     pub(crate) fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
@@ -209,6 +218,22 @@ fn node_queue_depth(rdev: u64) -> usize {
         .map_or(QUEUE_DEPTH_WITHOUT_NOWAIT, |requests| (requests / 2).clamp(1, QUEUE_DEPTH_MAX))
 }
 
+/// The file under a loop device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LoopBacking {
+    /// Number of the device that the file lies on.
+    pub(crate) device: u64,
+    /// Its inode there.
+    pub(crate) inode: u64,
+    /// Where in it the loop device begins, in bytes.
+    pub(crate) offset: u64,
+}
+
+/// What lies under a loop device; nothing where `node` is none, or one over another block node.
+pub(crate) fn loop_backing(node: &File) -> Option<LoopBacking> {
+    ioctl::loop_backing(node.as_raw_fd()).ok().flatten()
+}
+
 /// The system calls that have no safe wrapper.
 mod ioctl {
     use std::io;
@@ -217,10 +242,48 @@ mod ioctl {
     use nix::errno::Errno;
     use nix::libc;
 
-    /// The block ioctls of `linux/fs.h`.
+    use super::LoopBacking;
+
+    /// The block ioctls of `linux/fs.h` and `linux/loop.h`.
     mod raw {
         nix::ioctl_read_bad!(blksszget, nix::request_code_none!(0x12, 104), nix::libc::c_int);
         nix::ioctl_read!(blkgetsize64, 0x12, 114, u64);
+        nix::ioctl_read_bad!(loop_get_status64, 0x4C05, super::LoopInfo64);
+    }
+
+    /// `struct loop_info64` of `linux/loop.h`.
+    #[repr(C)]
+    pub(super) struct LoopInfo64 {
+        device: u64,
+        inode: u64,
+        /// Number of the block node underneath, if it is one.
+        node: u64,
+        offset: u64,
+        size_limit: u64,
+        /// Number, encryption and flags.
+        words: [u32; 4],
+        names_and_key: [u8; 160],
+        init: [u64; 2],
+    }
+
+    /// What a loop device lies over, if that is a file.
+    #[expect(unsafe_code, reason = "an ioctl has no safe form")]
+    pub(super) fn loop_backing(fd: RawFd) -> io::Result<Option<LoopBacking>> {
+        let mut info = LoopInfo64 {
+            device: 0,
+            inode: 0,
+            node: 0,
+            offset: 0,
+            size_limit: 0,
+            words: [0; 4],
+            names_and_key: [0; 160],
+            init: [0; 2],
+        };
+        // Other drivers than that of loop devices do not know the request.
+        // SAFETY: the request writes one value of the type that is passed.
+        unsafe { raw::loop_get_status64(fd, &raw mut info)? };
+        let LoopInfo64 { device, inode, offset, .. } = info;
+        Ok((info.node == 0).then_some(LoopBacking { device, inode, offset }))
     }
 
     /// Logical block size and size in bytes of a block node.

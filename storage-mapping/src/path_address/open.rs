@@ -20,6 +20,7 @@ use crate::device::{
     FaultControl, Faults, FaultyDevice, MemoryDisk, NbdDevice, OpenFile, OpenFileError, ThreadedDevice,
     UringDevice,
 };
+use crate::identity::Identity;
 
 /// A device that was opened from a path address.
 pub struct Opened {
@@ -29,10 +30,10 @@ pub struct Opened {
     pub notices: Vec<String>,
     /// Changes its faults at run time; `None` where the address has none.
     pub faults: Option<FaultControl>,
-    /// What the NBD server said and how its connection does; `None` for other kinds. A second path to the
-    /// same export is allowed only where
-    /// [`Export::can_multi_conn`](crate::device::nbd::Export::can_multi_conn) says so; whoever opens several
-    /// paths has to look.
+    /// Which disk it leads to; whoever opens several paths of one device has to compare. A second path to the same
+    /// NBD export is allowed only where its server says that connections see one another's writes.
+    pub identity: Identity,
+    /// What the NBD server said and how its connection does; `None` for other kinds.
     pub nbd: Option<NbdMonitor>,
 }
 
@@ -115,7 +116,7 @@ pub enum OpenError {
 pub fn open(address: &PathAddress) -> Result<Opened, OpenError> {
     let mut notices = Vec::new();
     let mut monitor = None;
-    let device: Box<dyn BlockDevice> = match &address.target {
+    let (identity, device): (Identity, Box<dyn BlockDevice>) = match &address.target {
         Target::Block(path) => {
             if std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_block_device()) {
                 return Err(OpenError::NotABlockNode { path: path.clone() });
@@ -128,36 +129,55 @@ pub fn open(address: &PathAddress) -> Result<Opened, OpenError> {
             }
             open_node(path, address, &mut notices)?
         }
-        Target::Memory { name, size } => Box::new(open_memory(name, *size, address.block_size)?.device()),
-        Target::Simulated(simulated) => super::simulated::open(address, simulated, &mut notices)?,
+        Target::Memory { name, size } => {
+            let disk = open_memory(name, *size, address.block_size)?;
+            (Identity::Memory(name.clone()), Box::new(disk.device()))
+        }
+        Target::Simulated(simulated) => {
+            let device = super::simulated::open(address, simulated, &mut notices)?;
+            (
+                Identity::Simulated {
+                    system: simulated.system.clone(),
+                    volume: simulated.path.volume.clone(),
+                },
+                device,
+            )
+        }
         Target::Nbd(nbd) => {
             let settings = super::nbd::settings(address);
             let device = NbdDevice::open(&nbd.server, &nbd.export, settings)?;
             notices.extend(device.notices());
+            let export = device.monitor().export();
             monitor = Some(device.monitor());
-            Box::new(device)
+            let identity = Identity::Nbd {
+                server: nbd.server.clone(),
+                can_multi_conn: export.can_multi_conn(),
+                export: export.name,
+            };
+            (identity, Box::new(device))
         }
     };
     if address.faults == Faults::default() {
-        return Ok(Opened { device, notices, faults: None, nbd: monitor });
+        return Ok(Opened { device, notices, faults: None, identity, nbd: monitor });
     }
     let device = FaultyDevice::new(device, address.faults.clone(), address.seed);
     let faults = Some(device.control());
-    Ok(Opened { device: Box::new(device), notices, faults, nbd: monitor })
+    Ok(Opened { device: Box::new(device), notices, faults, identity, nbd: monitor })
 }
 
 fn open_node(
     path: &Path,
     address: &PathAddress,
     notices: &mut Vec<String>,
-) -> Result<Box<dyn BlockDevice>, OpenError> {
+) -> Result<(Identity, Box<dyn BlockDevice>), OpenError> {
     let file = OpenFile::open(path, address.block_size)?;
+    let identity = file.identity().map_err(|source| OpenFileError::Open { path: path.to_owned(), source })?;
     notices.extend(file.notice().map(str::to_owned));
     let file = if address.engine == Some(Engine::Threads) {
         file
     } else {
         match UringDevice::new(file) {
-            Ok(device) => return Ok(Box::new(device)),
+            Ok(device) => return Ok((identity, Box::new(device))),
             Err((_, source)) if address.engine == Some(Engine::Uring) => {
                 return Err(OpenError::Uring { path: path.to_owned(), source });
             }
@@ -169,7 +189,7 @@ fn open_node(
     };
     let device =
         ThreadedDevice::new(file).map_err(|source| OpenError::Threads { path: path.to_owned(), source })?;
-    Ok(Box::new(device))
+    Ok((identity, Box::new(device)))
 }
 
 /// The disks in memory of this process, by name.
