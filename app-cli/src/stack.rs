@@ -8,12 +8,14 @@
 //!  storage system mapping    127   storage-mapping: what a path address names
 //! ```
 //!
-//! Not here: what the commands do with it.
+//! Not here: what the commands do with it, and whether paths belong together (`agreement`).
+
+mod agreement;
 
 use std::path::Path;
 
 use multipath::control::{Control, Controlled};
-use multipath::{MultipathDevice, MultipathError, Selector};
+use multipath::{FailoverConfig, MultipathDevice, MultipathError, Selector};
 use storage_mapping::device::NbdServer;
 use storage_mapping::path_address::{
     OpenError as AddressError, ParseAddressError, PathAddress, Target, open,
@@ -24,6 +26,8 @@ use transfer_core::driver::clock::Clock;
 use volume::open::{OpenError, Opened};
 use volume::sync::Waiter;
 
+pub use self::agreement::Disagreement;
+use self::agreement::{Agreement, Candidate};
 use crate::config::DeviceConfig;
 use crate::escape;
 
@@ -54,7 +58,19 @@ pub enum StackError {
         /// Why.
         source: AddressError,
     },
-    /// Paths that do not lead to one device.
+    /// Paths that do not lead to one disk.
+    #[error("{file}:{line}: device {device}: {source}")]
+    Paths {
+        /// The configuration.
+        file: String,
+        /// The line of the path that does not fit.
+        line: usize,
+        /// Id of the device.
+        device: String,
+        /// Why.
+        source: Disagreement,
+    },
+    /// Paths that do not make one device.
     #[error("device {device}: {source}")]
     Multipath {
         /// Id of the device.
@@ -128,6 +144,16 @@ pub fn address(file: &Path, base: &Path, text: &str, line: usize) -> Result<Path
     Ok(address)
 }
 
+/// What lies on devices that are opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Something that two disks would not both have.
+    Volume,
+    /// Perhaps nothing, and blank disks look all alike: where nothing else proves that paths lead to one disk, the first
+    /// one alone is used. What is written over it tells the next time.
+    Blank,
+}
+
 /// Layers 127 and 125: the paths of one device as one device, which an operator reaches. One path is no exception: it
 /// is timed, measured and shown like several.
 ///
@@ -137,9 +163,34 @@ pub fn device(
     file: &Path,
     base: &Path,
     config: &DeviceConfig,
+    contents: Contents,
 ) -> Result<Stacked<Box<dyn BlockDevice>>, StackError> {
-    let mut paths = Vec::new();
     let mut notices = Vec::new();
+    let (opened, agreement) = open_paths(file, base, config, &mut notices)?;
+    let mut paths: Vec<_> = config.paths.iter().map(|path| path.config).zip(opened).collect();
+    let compares_at_start = agreement.needs_comparison && contents == Contents::Volume;
+    if agreement.needs_comparison && contents == Contents::Blank {
+        paths.truncate(1);
+    }
+    let failover =
+        FailoverConfig { compares_at_start, cache_is_shared: agreement.cache_is_shared, ..config.failover };
+    let selector = Selector::new(Instant::ZERO, config.policy.clone());
+    let device = MultipathDevice::with_selector(paths, selector, failover)
+        .map_err(|source| StackError::Multipath { device: config.id.to_string(), source })?;
+    let addresses = config.paths.iter().map(|path| path.text.clone()).collect();
+    let (device, control) = Controlled::new(device, config.id.as_str(), addresses)
+        .map_err(|source| StackError::Control { device: config.id.to_string(), source })?;
+    Ok(Stacked { value: Box::new(device), controls: vec![control], notices })
+}
+
+/// Opens the paths of a device, one after the other, and judges each beside those before it.
+fn open_paths(
+    file: &Path,
+    base: &Path,
+    config: &DeviceConfig,
+    notices: &mut Vec<String>,
+) -> Result<(Vec<Box<dyn BlockDevice>>, Agreement), StackError> {
+    let (mut devices, mut known) = (Vec::new(), Vec::new());
     for path in &config.paths {
         let address = address(file, base, &path.text, path.line)?;
         let opened = open(&address).map_err(|source| StackError::Path {
@@ -149,15 +200,18 @@ pub fn device(
             source,
         })?;
         notices.extend(opened.notices.into_iter().map(|notice| format!("{}: {notice}", config.id)));
-        paths.push((path.config, opened.device));
+        let bytes = opened.device.geometry().byte_size();
+        let next = Candidate { address: escape::name(&path.text), identity: opened.identity, bytes };
+        agreement::join(&known, &next).map_err(|source| StackError::Paths {
+            file: escape::name(file),
+            line: path.line,
+            device: config.id.to_string(),
+            source,
+        })?;
+        known.push(next);
+        devices.push(opened.device);
     }
-    let selector = Selector::new(Instant::ZERO, config.policy.clone());
-    let device = MultipathDevice::with_selector(paths, selector, config.failover)
-        .map_err(|source| StackError::Multipath { device: config.id.to_string(), source })?;
-    let addresses = config.paths.iter().map(|path| path.text.clone()).collect();
-    let (device, control) = Controlled::new(device, config.id.as_str(), addresses)
-        .map_err(|source| StackError::Control { device: config.id.to_string(), source })?;
-    Ok(Stacked { value: Box::new(device), controls: vec![control], notices })
+    Ok((devices, agreement::agreement(&known)))
 }
 
 /// All devices of a configuration, in its order.
@@ -168,10 +222,11 @@ pub fn devices(
     file: &Path,
     base: &Path,
     configs: &[DeviceConfig],
+    contents: Contents,
 ) -> Result<Stacked<Vec<Box<dyn BlockDevice>>>, StackError> {
     let mut stacked = Stacked { value: Vec::new(), controls: Vec::new(), notices: Vec::new() };
     for config in configs {
-        let one = device(file, base, config)?;
+        let one = device(file, base, config, contents)?;
         stacked.value.push(one.value);
         stacked.controls.extend(one.controls);
         stacked.notices.extend(one.notices);
@@ -191,7 +246,7 @@ pub fn volume(
     volume_id: Option<[u8; 16]>,
     admin_key: Option<&[u8; 32]>,
 ) -> Result<Stacked<volume::Volume>, StackError> {
-    let devices = devices(file, base, configs)?;
+    let devices = devices(file, base, configs, Contents::Volume)?;
     let (mut notices, controls) = (devices.notices, devices.controls);
     let Opened { volume, notices: found } =
         volume::open::open(waiter, devices.value, volume_id, admin_key)

@@ -21,7 +21,7 @@ use volume::sync::block_count;
 use crate::config::{Hex, VolumeConfig, VolumeId};
 use crate::escape;
 use crate::keys::{AdminKey, KeyError};
-use crate::stack::{self, StackError};
+use crate::stack::{self, Contents, StackError};
 
 /// Why a volume was not created.
 #[derive(Debug, Error)]
@@ -78,7 +78,8 @@ pub fn create_volume(config: &VolumeConfig, force: &[PathBuf]) -> Result<VolumeI
     for node in nodes.iter().filter(|node| !force.iter().any(|forced| is_same(forced, node))) {
         refuse_used(node)?;
     }
-    let devices = stack::devices(&config.file, &config.base, &config.devices)?.value;
+    let blank = Contents::Blank;
+    let devices = stack::devices(&config.file, &config.base, &config.devices, blank)?.value;
     let planned = config.devices.iter().zip(&devices).map(|(named, device)| {
         PlannedDevice::new(named.id.as_str(), block_count(device.as_ref())).expect("an id of 1 to 16 bytes")
     });
