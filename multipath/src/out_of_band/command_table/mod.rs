@@ -16,6 +16,7 @@ mod user;
 
 use storage_mapping::control_port::{CommandBytes, ControlCommand, Transfer};
 
+pub(crate) use self::row::mode_page_at;
 pub use self::row::{Access, Bits, Class, Devices, Named, Parameter, Repeat, Row, Verify, Words};
 pub use self::user::{UserRowError, UserRows};
 
@@ -103,6 +104,12 @@ pub fn parameters(command: &ControlCommand) -> &[u8] {
         Transfer::Out(data) => data,
         Transfer::None | Transfer::In(_) => &[],
     }
+}
+
+/// The first mode page of the list of a MODE SELECT.
+#[must_use]
+pub fn mode_page(opcode: u8, list: &[u8]) -> Option<u8> {
+    mode_page_at(opcode, list).and_then(|at| list.get(at)).map(|code| code & 0x3f)
 }
 
 #[cfg(test)]

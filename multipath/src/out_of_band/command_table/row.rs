@@ -7,7 +7,7 @@ use std::fmt;
 
 use storage_mapping::control_port::CommandBytes;
 
-use super::{Lookup, parameters};
+use super::{Lookup, mode_page, parameters};
 
 /// Which words a command is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -369,8 +369,7 @@ impl Row {
             (Parameter::Any, _) => true,
             (Parameter::NoNewKey, _) => list.get(8..16).is_some_and(|key| key == [0; 8]),
             (Parameter::ModePage(page), CommandBytes::Scsi(cdb)) => {
-                mode_page_at(cdb.opcode(), list).and_then(|at| list.get(at)).map(|code| code & 0x3f)
-                    == Some(page)
+                mode_page(cdb.opcode(), list) == Some(page)
             }
             (Parameter::ModePage(_), CommandBytes::Nvme(_)) => false,
         }
@@ -394,7 +393,7 @@ impl Row {
 
 /// Where the first mode page of a MODE SELECT stands: after the header and the block descriptors (SPC-5 7.5.6).
 #[must_use]
-pub(super) fn mode_page_at(opcode: u8, list: &[u8]) -> Option<usize> {
+pub(crate) fn mode_page_at(opcode: u8, list: &[u8]) -> Option<usize> {
     if opcode == 0x15 {
         return Some(4 + usize::from(*list.get(3)?));
     }
