@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use crate::explain::Decision;
 use crate::multipath_device::{DrillError, DrillFault, DrillReport, MultipathDevice};
+use crate::out_of_band::{Attention, CommandId, CommandOutcome, CommandRequest, Ledger, Record};
 use crate::plan::Prediction;
 use crate::report::Snapshot;
 use crate::selector::SelectorKind;
@@ -69,6 +70,16 @@ pub enum Command {
         /// How many.
         most: usize,
     },
+    /// An out-of-band control command over one of the paths. Its answer comes when it ends: who asks waits a little longer
+    /// than its patience.
+    Send(Box<CommandRequest>),
+    /// Why control commands took the paths they took, the newest `most`, oldest first.
+    CommandRecords {
+        /// How many.
+        most: usize,
+    },
+    /// What the target keeps for each path, as far as it is known, and the unit attentions that were met.
+    Nexuses,
 }
 
 /// What comes back.
@@ -88,6 +99,17 @@ pub enum Answer {
         decisions: Vec<Decision>,
         /// Whether more are kept from now on.
         is_kept: bool,
+    },
+    /// To [`Command::Send`].
+    Sent(Box<CommandOutcome>),
+    /// To [`Command::CommandRecords`].
+    CommandRecords(Vec<Record>),
+    /// To [`Command::Nexuses`].
+    Nexuses {
+        /// The ledger.
+        ledger: Box<Ledger>,
+        /// Unit attentions, each once for the device, oldest first.
+        attentions: Vec<Attention>,
     },
 }
 
@@ -139,8 +161,11 @@ pub enum ControlError {
 /// A command on its way, with where the answer goes.
 struct Job {
     command: Command,
-    reply: mpsc::SyncSender<Result<Answer, ControlError>>,
+    reply: Reply,
 }
+
+/// Where an answer goes.
+type Reply = mpsc::SyncSender<Result<Answer, ControlError>>;
 
 /// The operator's end. A clone is another end of the same device.
 #[derive(Clone)]
@@ -186,6 +211,8 @@ pub struct Controlled {
     addresses: Vec<String>,
     jobs: Taker<Job>,
     has_jobs: Arc<AtomicBool>,
+    /// Operators who wait for the end of a control command.
+    waiting: BTreeMap<CommandId, Reply>,
 }
 
 impl Controlled {
@@ -197,7 +224,8 @@ impl Controlled {
         let (giver, jobs) = results()?;
         let has_jobs = Arc::new(AtomicBool::new(false));
         let control = Control { device: device.to_owned(), jobs: giver, has_jobs: Arc::clone(&has_jobs) };
-        Ok((Self { inner, device: device.to_owned(), addresses, jobs, has_jobs }, control))
+        let (device, waiting) = (device.to_owned(), BTreeMap::new());
+        Ok((Self { inner, device, addresses, jobs, has_jobs, waiting }, control))
     }
 
     /// Takes in what operators want.
@@ -209,9 +237,35 @@ impl Controlled {
         for _ in 0..COMMANDS_PER_POLL {
             let Some(Job { command, reply }) = self.jobs.take() else { return };
             // Whoever went away does not want to know.
-            let _ = reply.try_send(self.execute(now, command));
+            match command {
+                Command::Send(request) => self.send(now, *request, reply),
+                command => drop(reply.try_send(self.execute(now, command))),
+            }
         }
         self.has_jobs.store(true, Ordering::Relaxed);
+    }
+
+    /// A control command goes its way; its operator is answered when it ends.
+    fn send(&mut self, now: Instant, request: CommandRequest, reply: Reply) {
+        match request.path.map(|path| self.path(path)) {
+            Some(Err(error)) => drop(reply.try_send(Err(error))),
+            Some(Ok(_)) | None => {
+                let id = self.inner.submit_command(now, request);
+                self.waiting.insert(id, reply);
+            }
+        }
+    }
+
+    /// Answers operators whose commands have ended.
+    fn answer_commands(&mut self, now: Instant) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        while let Some(outcome) = self.inner.poll_command(now) {
+            if let Some(reply) = self.waiting.remove(&outcome.id) {
+                let _ = reply.try_send(Ok(Answer::Sent(Box::new(outcome))));
+            }
+        }
     }
 
     fn execute(&mut self, now: Instant, command: Command) -> Result<Answer, ControlError> {
@@ -244,6 +298,18 @@ impl Controlled {
                 let decisions = explain.decisions().skip(left_out).copied().collect();
                 return Ok(Answer::Decisions { decisions, is_kept: explain.keeps_decisions() });
             }
+            Command::Send(_) => unreachable!("it is sent, and answered when it ends"),
+            Command::CommandRecords { most } => {
+                let left_out = self.inner.command_records().count().saturating_sub(most);
+                let records = self.inner.command_records().skip(left_out).cloned().collect();
+                return Ok(Answer::CommandRecords(records));
+            }
+            Command::Nexuses => {
+                let ledger = Box::new(self.inner.nexus_ledger().clone());
+                let mut cursor = 0;
+                let attentions = std::iter::from_fn(|| self.inner.poll_attention(&mut cursor)).collect();
+                return Ok(Answer::Nexuses { ledger, attentions });
+            }
         }
         Ok(Answer::Done)
     }
@@ -269,7 +335,9 @@ impl BlockDevice for Controlled {
 
     fn poll(&mut self, now: Instant) -> Option<IoCompletion> {
         self.take_commands(now);
-        self.inner.poll(now)
+        let done = self.inner.poll(now);
+        self.answer_commands(now);
+        done
     }
 
     fn poll_event(&mut self, now: Instant) -> Option<DeviceEvent> {

@@ -199,6 +199,12 @@ impl<S: PathSelector> Failover<S> {
         self.paths[path.0].state
     }
 
+    /// Whether a path gave a suspicious error, and nothing succeeded since.
+    #[must_use]
+    pub fn is_suspect(&self, path: PathIndex) -> bool {
+        self.paths[path.0].is_suspect
+    }
+
     /// The groups of the paths.
     #[must_use]
     pub fn groups(&self) -> &Groups {

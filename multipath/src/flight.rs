@@ -14,6 +14,7 @@ use storage_mapping::{
 
 use crate::error_class::IoKind;
 use crate::fence::BlockRange;
+use crate::out_of_band::router::CONTROL_TAG;
 use crate::path_state::PathSet;
 
 /// What a request does, with what is needed to send it once more.
@@ -192,8 +193,9 @@ impl Flight {
 
 /// Bits of an attempt's tag that say its place; the others number the attempts, so that no tag is used twice.
 const PLACE_BITS: u32 = 24;
-/// Attempts are numbered up to here and then from 0 on. Tags from 2⁶³ on are left to the devices below.
-const SERIAL_MAX: u64 = (1 << (63 - PLACE_BITS)) - 1;
+/// Attempts are numbered up to here and then from 0 on. Tags from 2⁶² on are those of control commands, and from 2⁶³ on they
+/// are left to the devices below.
+const SERIAL_MAX: u64 = (CONTROL_TAG >> PLACE_BITS) - 1;
 
 /// Requests are numbered from here on, and so have no number that an attempt has.
 const FIRST_FLIGHT: u64 = 1 << 63;

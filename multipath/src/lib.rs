@@ -40,7 +40,8 @@
 //! * [`explain`]: why it was so; [`report`]: a device as it stands, as JSON and Prometheus text;
 //! * [`plan`]: how long the worst case takes;
 //! * [`control`]: how an operator reaches a running device;
-//! * [`path_state`]: the states of a path and what `status` shows.
+//! * [`path_state`]: the states of a path and what `status` shows;
+//! * [`out_of_band`]: control commands, over whichever path can carry them.
 //!
 //! State machines of their own, which the device asks:
 //!
@@ -55,8 +56,6 @@
 //! at once, and later writes to the same blocks are held until the old copy is dead ([`fence`]); or its answer waits
 //! too, or it completes as *unknown*, or nothing is held because its sender can tell old bytes from new ones, as its
 //! [`FencePolicy`](storage_mapping::FencePolicy) says.
-//!
-//! Not here: control commands.
 
 pub mod config;
 pub mod control;

@@ -27,6 +27,7 @@
 //! request without a further attempt.
 
 mod check;
+mod control_commands;
 mod dispatch;
 mod drill;
 mod settle;
@@ -42,6 +43,7 @@ use storage_mapping::{
 };
 use thiserror::Error;
 
+use self::control_commands::ControlCommands;
 use self::drill::Drill;
 pub use self::drill::{DrillError, DrillFault, DrillReport};
 use crate::explain::{Explain, What};
@@ -143,6 +145,7 @@ pub struct MultipathDevice<S = Selector> {
     carried_writes: u64,
     failover_times: FailoverTimes,
     drill: Option<Drill>,
+    control: ControlCommands,
     /// No read is to be hedged before this.
     check_hedges_at: Option<Instant>,
     /// No attempt times out before this.
@@ -180,7 +183,8 @@ impl<S: PathSelector> MultipathDevice<S> {
         config: FailoverConfig,
     ) -> Result<Self, MultipathError> {
         let geometry = common_geometry(paths.iter().map(|(_, device)| device.geometry()))?;
-        let (configs, paths): (Vec<PathConfig>, Vec<Box<dyn BlockDevice>>) = paths.into_iter().unzip();
+        let (configs, mut paths): (Vec<PathConfig>, Vec<Box<dyn BlockDevice>>) = paths.into_iter().unzip();
+        let count = paths.len();
         let depths = paths.iter().map(|device| device.geometry().queue_depth);
         let configs: Vec<(PathConfig, usize)> = configs.into_iter().zip(depths).collect();
         let core = Failover::new(Instant::ZERO, &configs, selector, config)?;
@@ -191,7 +195,10 @@ impl<S: PathSelector> MultipathDevice<S> {
             last_write: 0,
             flushed: 0,
         };
+        let takes_commands = |path: &PathIndex| paths[path.0].control_port().is_some();
+        let ports = (0..count).map(PathIndex).filter(takes_commands).collect();
         Ok(Self {
+            control: ControlCommands::new(ports, count),
             paths: paths.into_iter().enumerate().map(with_status).collect(),
             core,
             geometry,
@@ -437,6 +444,7 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
         }
         self.expire_drill(now);
         self.collect(now);
+        self.drive_commands(now);
         self.core.handle_timeout(now);
         self.expire_attempts(now);
         self.expire_deadlines(now);
@@ -473,6 +481,7 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
             self.core.next_timeout(),
             self.fence.next_timeout(),
             self.drill_end(),
+            self.next_command_timeout(),
             self.wait_end(),
         ];
         let below = self.paths.iter().map(|path| path.device.next_wakeup());

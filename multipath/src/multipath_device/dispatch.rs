@@ -23,6 +23,9 @@ impl<S: PathSelector> MultipathDevice<S> {
     /// Sends a request over the next path that takes it, or lets it wait, or ends it.
     pub(super) fn dispatch(&mut self, now: Instant, index: usize) {
         self.forget_tries();
+        if let Some(error) = self.control.fence_error() {
+            return self.finish(now, index, Err(error));
+        }
         let flight = self.flight(index);
         let (wanted, tried, bytes) = (flight.path, flight.tried, flight.work.bytes());
         // A first failover goes out at once: there are no more of them than there were requests on the path.
@@ -99,6 +102,9 @@ impl<S: PathSelector> MultipathDevice<S> {
         flight.met_drill |= drilled.is_some();
         if drilled == Some(DrillFault::Error) {
             return Err(RefusalReason::Closed);
+        }
+        if self.control.is_unready(path) {
+            return Err(RefusalReason::Busy);
         }
         let (operation, bytes) = match &mut flight.work {
             Work::Read { lba, length, buffer } => {

@@ -69,6 +69,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             Ok(()) => self.core.handle_success(now, path, attempt.tag),
             Err(error) => {
                 let classified = classify(&error, &facts(kind)).with_report(done.effect, done.copy);
+                self.note_io_error(now, path, &classified, error);
                 self.core.handle_error(now, path, (attempt.tag, attempt.since), &classified, error);
             }
         }
@@ -144,6 +145,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         match done.outcome {
             Ok(()) => {
                 self.core.handle_success(now, attempt.path, serial);
+                self.note_io_success(attempt.path, attempt.since);
                 self.note_success(now, index, attempt);
                 if is_part {
                     self.end_flush_part(now, index, attempt.path, Ok(()));
@@ -153,6 +155,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             }
             Err(error) => {
                 let classified = classify(&error, &facts(kind)).with_report(done.effect, done.copy);
+                self.note_io_error(now, attempt.path, &classified, error);
                 let request = (serial, attempt.since);
                 let is_answer = self.core.handle_error(now, attempt.path, request, &classified, error);
                 if is_part {
