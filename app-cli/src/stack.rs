@@ -141,6 +141,11 @@ pub fn address(file: &Path, base: &Path, text: &str, line: usize) -> Result<Path
     {
         *path = base.join(&*path);
     }
+    if let Target::Iscsi(iscsi) = &mut address.target
+        && let Some(path) = &mut iscsi.password_file
+    {
+        *path = base.join(&*path);
+    }
     Ok(address)
 }
 

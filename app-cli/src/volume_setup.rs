@@ -147,6 +147,10 @@ fn master_name(config: &VolumeConfig) -> Result<String, StackError> {
             let shown = nbd.to_string();
             if shown.len() <= 255 { shown } else { String::new() }
         }
+        Target::Iscsi(iscsi) => {
+            let shown = iscsi.to_string();
+            if shown.len() <= 255 { shown } else { String::new() }
+        }
     })
 }
 

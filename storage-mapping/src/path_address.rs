@@ -7,18 +7,21 @@
 //! sim:lab/p0/v0?system=/etc/lab.txt&initiator=host1
 //! nbd://10.0.0.7:10810/disk?block=4096
 //! nbd+unix:///disk?socket=/run/nbd.sock
+//! iscsi://10.0.0.7/iqn.2001-04.com.example:disk/1?session=cp-1
 //! ```
 //!
 //! `%XX` stands for a byte that would otherwise end the path (`?`, `#`, `&`, `%`). Options:
 //!
 //! | option | value | what it does |
 //! |---|---|---|
-//! | `block` | bytes | block size of a file, of memory or of an NBD export (default 4096) |
+//! | `block` | bytes | block size of a file, of memory or of an NBD export (default 4096), or of an iSCSI unit (default its own) |
 //! | `socket` | path | where the server of `nbd+unix:` listens |
 //! | `engine` | `uring`, `threads` | how I/O is done (default: io_uring, threads where there is none) |
 //! | `size` | bytes | size of memory; needed by the first that opens the name |
 //! | `system` | path | what describes the simulated storage system; or `size` and `ports` make one |
-//! | `initiator` | name | who asks over a simulated path (default `host`) |
+//! | `initiator` | name | who asks over a simulated path (default `host`), or of an iSCSI target (default made of the host's name) |
+//! | `session` | name | tells an iSCSI session from others of this host to the same unit |
+//! | `user`, `password-file` | name, path | CHAP: the user, and the file with the password in its first line |
 //! | `latency`, `jitter` | time | added to each request |
 //! | `rate` | bytes | the most bytes per second |
 //! | `error`, `torn`, `lost`, `stale` | 0 to 1 | probability of the fault |
@@ -29,6 +32,7 @@
 //! Keeps true: what [`PathAddress`] prints parses back to the same value; an unknown or contradicting
 //! option is an error that names it and says what would be right. Not here: the devices.
 
+mod iscsi;
 mod nbd;
 mod open;
 mod parse;
@@ -39,6 +43,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use self::iscsi::IscsiAddress;
 pub use self::nbd::NbdAddress;
 pub use self::open::{OpenError, Opened, open};
 pub use self::parse::ParseAddressError;
@@ -53,7 +58,7 @@ use crate::device::{Faults, Hang};
 pub struct PathAddress {
     /// What lies at its end.
     pub target: Target,
-    /// Block size of a file, of memory or of an NBD export, where the default is not right.
+    /// Block size of a file, of memory, of an NBD export or of an iSCSI unit, where the default is not right.
     pub block_size: Option<BlockSize>,
     /// How I/O is done, where it matters.
     pub engine: Option<Engine>,
@@ -81,6 +86,8 @@ pub enum Target {
     Simulated(SimulatedAddress),
     /// An export of an NBD server. One address is one connection; several connections are several paths.
     Nbd(NbdAddress),
+    /// A logical unit of an iSCSI target. One address is one session.
+    Iscsi(IscsiAddress),
 }
 
 /// How I/O on a file or block node is done.
@@ -113,6 +120,9 @@ impl PathAddress {
             && let Some(socket) = nbd.socket_option()
         {
             put("socket", socket);
+        }
+        if let Target::Iscsi(iscsi) = &self.target {
+            iscsi.options().into_iter().for_each(|(name, value)| put(name, value));
         }
         if let Some(block_size) = self.block_size {
             put("block", block_size.bytes().to_string());
@@ -163,6 +173,7 @@ impl fmt::Display for PathAddress {
             Target::Memory { name, .. } => write!(f, "mem:{}", parse::escape(name.as_bytes()))?,
             Target::Simulated(simulated) => write!(f, "sim:{simulated}")?,
             Target::Nbd(nbd) => write!(f, "{nbd}")?,
+            Target::Iscsi(iscsi) => write!(f, "{iscsi}")?,
         }
         let options = self.options();
         if options.is_empty() { Ok(()) } else { write!(f, "?{}", options.join("&")) }

@@ -4,7 +4,6 @@
 
 #[path = "support/nbd.rs"]
 mod nbd;
-#[allow(dead_code, reason = "random numbers are for others")]
 mod support;
 
 use std::io::{Read, Write};

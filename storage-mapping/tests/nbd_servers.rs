@@ -19,7 +19,7 @@ use storage_mapping::{
     BlockDevice, BlockSize, Buffer, CopyFate, DeviceEvent, Effect, ErrorSource, Instant, IoRequest, IoTag,
     Lba, wait,
 };
-use support::{Driver, Numbers};
+use support::{Driver, verified_random_io};
 
 /// The value, or an end of the test with the reason why there is none.
 macro_rules! or_skip {
@@ -46,37 +46,6 @@ fn write(tag: u64, value: u8, fua: bool) -> IoRequest {
 
 fn read(tag: u64) -> IoRequest {
     IoRequest::read(IoTag(tag), Lba(tag), Buffer::zeroed(512))
-}
-
-/// The same random program on a device and on a model; every read is compared.
-fn verified_random_io(device: &mut dyn BlockDevice, rounds: u64) {
-    let geometry = device.geometry();
-    let block = geometry.block_size.bytes();
-    let mut numbers = Numbers(7);
-    let mut model = vec![0_u8; usize::try_from(geometry.byte_size()).unwrap()];
-    let mut driver = Driver::new(device);
-    for round in 0..rounds {
-        let count = 1 + numbers.below(200);
-        let lba = numbers.below(geometry.block_count.0 - count);
-        let start = usize::try_from(lba).unwrap() * block;
-        let range = start..start + usize::try_from(count).unwrap() * block;
-        match numbers.below(8) {
-            0..4 => {
-                let bytes: Vec<u8> = range.clone().map(|at| (at as u64 / 7 + round) as u8).collect();
-                model[range].copy_from_slice(&bytes);
-                let data = Buffer::copy_of(&bytes).freeze();
-                let done = driver.run(IoRequest::write(IoTag(round), Lba(lba), data, numbers.below(4) == 0));
-                assert_eq!((done.outcome, done.effect, done.copy), (Ok(()), Effect::Full, CopyFate::Dead));
-            }
-            4 => assert!(driver.run(IoRequest::flush(IoTag(round))).outcome.is_ok()),
-            _ => {
-                let buffer = Buffer::zeroed(range.len());
-                let done = driver.run(IoRequest::read(IoTag(round), Lba(lba), buffer));
-                assert_eq!(done.outcome, Ok(()));
-                assert!(done.buffer.into_read().unwrap()[..] == model[range], "round {round}, block {lba}");
-            }
-        }
-    }
 }
 
 /// Polls until `until` is true of the device; real time, with a limit that only a broken device reaches.

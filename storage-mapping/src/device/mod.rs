@@ -3,6 +3,7 @@
 //! * [`memory`]: a disk in memory that many devices can be opened on;
 //! * [`mod@file`]: opening a regular file or block node, for the two engines [`uring`] and [`threaded`];
 //! * [`nbd`]: a disk behind a Network Block Device server;
+//! * `iscsi`: a logical unit of an iSCSI target, and its control port (feature `iscsi`);
 //! * [`faulty`]: a layer over any of them that makes it misbehave;
 //! * [`storage_system`]: a simulated storage system with ports, logical volumes and physical disks;
 //! * [`recording`]: the behaviour of a path, recorded and played again.
@@ -11,6 +12,8 @@ mod chance;
 pub mod faulty;
 pub mod file;
 mod in_flight;
+#[cfg(feature = "iscsi")]
+pub mod iscsi;
 pub mod memory;
 pub mod nbd;
 mod outcome;
@@ -21,6 +24,8 @@ pub mod uring;
 
 pub use faulty::{FaultControl, FaultCounters, Faults, FaultyDevice, Hang};
 pub use file::{OpenFile, OpenFileError};
+#[cfg(feature = "iscsi")]
+pub use iscsi::{IscsiDevice, IscsiSettings};
 pub use memory::{MemoryDevice, MemoryDisk};
 pub use nbd::{NbdDevice, NbdServer, NbdSettings};
 pub use recording::{Recorder, Recording, ReplayDevice};

@@ -1,8 +1,8 @@
 //! From a path address to a device.
 //!
 //! Keeps true: what the device has to do without is said in [`Opened::notices`], never left silent; a
-//! name of memory is the same disk for everyone in this process. Opening an NBD export waits for its server,
-//! for a bounded time. Not here: how the devices work.
+//! name of memory is the same disk for everyone in this process. Opening an NBD export or an iSCSI unit waits for
+//! its server, for a bounded time. Not here: how the devices work.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,9 +12,11 @@ use std::sync::{Mutex, PoisonError};
 
 use thiserror::Error;
 
-use super::{Engine, OpenSimulatedError, PathAddress, Target};
+use super::{Engine, IscsiAddress, OpenSimulatedError, PathAddress, Target};
 use crate::block::BlockDevice;
 use crate::block::address::{BlockCount, BlockSize, ByteSize};
+#[cfg(feature = "iscsi")]
+use crate::device::iscsi::{IscsiDevice, IscsiSettings, OpenIscsiError};
 use crate::device::nbd::{NbdMonitor, OpenNbdError};
 use crate::device::{
     FaultControl, Faults, FaultyDevice, MemoryDisk, NbdDevice, OpenFile, OpenFileError, ThreadedDevice,
@@ -49,6 +51,16 @@ pub enum OpenError {
     /// The NBD export.
     #[error(transparent)]
     Nbd(#[from] OpenNbdError),
+    /// The iSCSI unit.
+    #[cfg(feature = "iscsi")]
+    #[error(transparent)]
+    Iscsi(#[from] OpenIscsiError),
+    /// An iSCSI address, in a build without that.
+    #[error("{address}: this build has no iSCSI: build with --features iscsi")]
+    NoIscsi {
+        /// Which.
+        address: String,
+    },
     /// `block:` on something that is no block node.
     #[error("block:{} is not a block device: for a disk image write file:{}", path.display(), path.display())]
     NotABlockNode {
@@ -156,6 +168,7 @@ pub fn open(address: &PathAddress) -> Result<Opened, OpenError> {
             };
             (identity, Box::new(device))
         }
+        Target::Iscsi(iscsi) => open_iscsi(iscsi, address, &mut notices)?,
     };
     if address.faults == Faults::default() {
         return Ok(Opened { device, notices, faults: None, identity, nbd: monitor });
@@ -163,6 +176,27 @@ pub fn open(address: &PathAddress) -> Result<Opened, OpenError> {
     let device = FaultyDevice::new(device, address.faults.clone(), address.seed);
     let faults = Some(device.control());
     Ok(Opened { device: Box::new(device), notices, faults, identity, nbd: monitor })
+}
+
+#[cfg(feature = "iscsi")]
+fn open_iscsi(
+    unit: &IscsiAddress,
+    address: &PathAddress,
+    notices: &mut Vec<String>,
+) -> Result<Box<dyn BlockDevice>, OpenError> {
+    let settings = IscsiSettings { block_size: address.block_size, ..IscsiSettings::default() };
+    let device = IscsiDevice::open(unit, settings)?;
+    notices.extend(device.notices());
+    Ok(Box::new(device))
+}
+
+#[cfg(not(feature = "iscsi"))]
+fn open_iscsi(
+    unit: &IscsiAddress,
+    _address: &PathAddress,
+    _notices: &mut Vec<String>,
+) -> Result<Box<dyn BlockDevice>, OpenError> {
+    Err(OpenError::NoIscsi { address: unit.to_string() })
 }
 
 fn open_node(
@@ -264,6 +298,11 @@ mod tests {
         assert!(error.contains(&format!("file:{path}")), "{error}");
         let error = open_text("file:/tmp").err().unwrap().to_string();
         assert!(error.contains("regular file"), "{error}");
+        #[cfg(not(feature = "iscsi"))]
+        {
+            let error = open_text("iscsi://h/iqn.x/1").err().unwrap().to_string();
+            assert!(error.contains("--features iscsi"), "{error}");
+        }
         assert!(matches!(open_text("file:/nowhere/x"), Err(OpenError::File(OpenFileError::Open { .. }))));
     }
 }

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::nbd::socket_path;
 use super::quantity::{QuantityError, parse_byte_size, parse_duration};
-use super::{Engine, NbdAddress, PathAddress, SimulatedAddress, Target};
+use super::{Engine, IscsiAddress, NbdAddress, PathAddress, SimulatedAddress, Target};
 use crate::block::address::{BlockSize, ByteSize};
 use crate::device::{Hang, NbdServer};
 
@@ -22,7 +22,7 @@ use crate::device::{Hang, NbdServer};
 pub enum ParseAddressError {
     /// No kind, or one that is none.
     #[error(
-        "`{address}` does not start with file:, block:, mem:, nbd:, nbd+unix: or sim:; a disk image is file:PATH"
+        "`{address}` does not start with file:, block:, mem:, nbd:, nbd+unix:, iscsi: or sim:; a disk image is file:PATH"
     )]
     Kind {
         /// What was written.
@@ -61,6 +61,22 @@ pub enum ParseAddressError {
     Export {
         /// What was written.
         text: String,
+    },
+    /// An iSCSI address of another form.
+    #[error("`{rest}` is no iSCSI address: write {expected}; user and password go into options")]
+    Iscsi {
+        /// What was written behind the kind.
+        rest: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// An option that needs another beside it.
+    #[error("option `{option}` needs `{other}` beside it")]
+    Lacking {
+        /// The one.
+        option: &'static str,
+        /// The other.
+        other: &'static str,
     },
     /// `nbd+unix:` without a socket.
     #[error("nbd+unix: needs the path of the server's socket: write socket=PATH")]
@@ -138,6 +154,7 @@ impl FromStr for PathAddress {
             "sim" => Target::Simulated(SimulatedAddress::parse(name)?),
             "nbd" => Target::Nbd(NbdAddress::over_tcp(name)?),
             "nbd+unix" => Target::Nbd(NbdAddress::over_unix(name)?),
+            "iscsi" => Target::Iscsi(IscsiAddress::parse(name)?),
             _ => return Err(ParseAddressError::Kind { address: address.to_owned() }),
         };
         let mut parsed = Self::new(target);
@@ -158,6 +175,9 @@ impl FromStr for PathAddress {
         if let Target::Nbd(nbd) = &parsed.target {
             nbd.check()?;
         }
+        if let Target::Iscsi(iscsi) = &parsed.target {
+            iscsi.check()?;
+        }
         Ok(parsed)
     }
 }
@@ -173,12 +193,17 @@ impl PathAddress {
         {
             return Ok(());
         }
+        if let Target::Iscsi(iscsi) = &mut self.target
+            && iscsi.apply(option, value)?
+        {
+            return Ok(());
+        }
         match (option, &mut self.target) {
             ("size", Target::Memory { size, .. }) => *size = Some(ByteSize(byte_size(option, value)?)),
             ("socket", Target::Nbd(NbdAddress { server: NbdServer::Unix(path), .. })) => {
                 *path = socket_path(value)?;
             }
-            ("block", Target::File(_) | Target::Memory { .. } | Target::Nbd(_) | Target::Simulated(_)) => {
+            ("block", target) if !matches!(target, Target::Block(_)) => {
                 let bytes = u32::try_from(byte_size(option, value)?).ok();
                 let block_size = bytes.and_then(BlockSize::new);
                 self.block_size = Some(block_size.ok_or_else(|| wrong("a power of two from 512 to 65536"))?);
@@ -211,6 +236,10 @@ impl PathAddress {
                     Target::Nbd(_) => (
                         "nbd:",
                         "block, socket (nbd+unix:), and the faults latency, jitter, rate, error, hang, torn, lost, stale, late, seed",
+                    ),
+                    Target::Iscsi(_) => (
+                        "iscsi:",
+                        "initiator, session, user, password-file, block, and the faults latency, jitter, rate, error, hang, torn, lost, stale, late, seed",
                     ),
                 };
                 return Err(ParseAddressError::Unknown { option: option.to_owned(), kind, known });
@@ -392,6 +421,27 @@ mod tests {
             });
         let host =
             prop_oneof!["[a-zA-Z0-9._-]{1,9}", any::<std::net::Ipv6Addr>().prop_map(|a| a.to_string())];
+        let chap = proptest::option::of(("[^\0]{1,8}", path.clone()));
+        let names = (
+            "[a-z0-9.:-]{1,9}",
+            proptest::option::of("[a-z0-9.:-]{1,9}"),
+            proptest::option::of("[^\0]{1,8}"),
+        );
+        let iscsi = (host.clone(), 1_u16.., names, any::<u8>(), chap).prop_map(
+            |(host, port, (target, initiator, session), lun, chap)| {
+                let (user, password_file) = chap.unzip();
+                Target::Iscsi(IscsiAddress {
+                    host,
+                    port,
+                    target,
+                    lun,
+                    initiator,
+                    session,
+                    user,
+                    password_file,
+                })
+            },
+        );
         let servers = prop_oneof![
             (host, 1_u16..).prop_map(|(host, port)| NbdServer::Tcp { host, port }),
             path.clone().prop_map(NbdServer::Unix),
@@ -403,6 +453,7 @@ mod tests {
                 .prop_map(|(name, size)| Target::Memory { name, size: size.map(ByteSize) }),
             simulated,
             (servers, "[^\0]{0,8}").prop_map(|(server, export)| Target::Nbd(NbdAddress { server, export })),
+            iscsi,
         ];
         let hang = prop_oneof![
             Just(Hang::Never),
@@ -440,7 +491,7 @@ mod tests {
         fn no_text_makes_it_panic(text in ".*", rest in ".*", options in "(file:x|mem:x|sim:x/p/v)\\?.*") {
             drop(text.parse::<PathAddress>());
             drop(options.parse::<PathAddress>());
-            for kind in ["nbd://", "nbd://[", "nbd+unix:///"] {
+            for kind in ["nbd://", "nbd://[", "nbd+unix:///", "iscsi://", "iscsi://[", "iscsi://h/t/1?"] {
                 drop(format!("{kind}{rest}").parse::<PathAddress>());
             }
         }
