@@ -68,6 +68,8 @@ pub enum Identity {
         /// The server says that its connections see one another's writes and flushes.
         can_multi_conn: bool,
     },
+    /// All of a SCSI unit that this process speaks to itself (iSCSI).
+    Scsi(Option<Unit>),
 }
 
 /// A unit by the name that it gives to everyone.
@@ -116,6 +118,12 @@ impl Identity {
                 (Some(unit), Some(other)) => same_if(unit == other && offset == other_offset),
                 _ => Sameness::Unknown,
             },
+            (Self::Scsi(Some(unit)), Self::Scsi(Some(other))) => same_if(unit == other),
+            (Self::Scsi(Some(unit)), Self::Node { unit: Some(other), offset, .. })
+            | (Self::Node { unit: Some(other), offset, .. }, Self::Scsi(Some(unit))) => {
+                // The kernel writes names of some kinds in its own way: only an equal one tells anything.
+                if unit == other { same_if(*offset == 0) } else { Sameness::Unknown }
+            }
             (Self::Memory(name), Self::Memory(other)) => same_if(name == other),
             // Two systems may lie over one disk.
             (

@@ -2,6 +2,7 @@
 //!
 //! * [`memory`]: a disk in memory that many devices can be opened on;
 //! * [`mod@file`]: opening a regular file or block node, for the two engines [`uring`] and [`threaded`];
+//! * [`control_node`]: device nodes that take control commands, over `scsi_generic` and `nvme_admin`;
 //! * [`nbd`]: a disk behind a Network Block Device server;
 //! * `iscsi`: a logical unit of an iSCSI target, and its control port (feature `iscsi`);
 //! * [`faulty`]: a layer over any of them that makes it misbehave;
@@ -9,6 +10,7 @@
 //! * [`recording`]: the behaviour of a path, recorded and played again.
 
 mod chance;
+pub mod control_node;
 pub mod faulty;
 pub mod file;
 mod in_flight;
@@ -16,12 +18,15 @@ mod in_flight;
 pub mod iscsi;
 pub mod memory;
 pub mod nbd;
+mod nvme_admin;
 mod outcome;
 pub mod recording;
+mod scsi_generic;
 pub mod storage_system;
 pub mod threaded;
 pub mod uring;
 
+pub use control_node::{NodePort, OpenControlPortError, open_control_port};
 pub use faulty::{FaultControl, FaultCounters, Faults, FaultyDevice, Hang};
 pub use file::{OpenFile, OpenFileError};
 #[cfg(feature = "iscsi")]

@@ -15,12 +15,13 @@ use thiserror::Error;
 use super::{Engine, IscsiAddress, OpenSimulatedError, PathAddress, Target};
 use crate::block::BlockDevice;
 use crate::block::address::{BlockCount, BlockSize, ByteSize};
+use crate::device::control_node::BesideBlocks;
 #[cfg(feature = "iscsi")]
 use crate::device::iscsi::{IscsiDevice, IscsiSettings, OpenIscsiError};
 use crate::device::nbd::{NbdMonitor, OpenNbdError};
 use crate::device::{
-    FaultControl, Faults, FaultyDevice, MemoryDisk, NbdDevice, OpenFile, OpenFileError, ThreadedDevice,
-    UringDevice,
+    FaultControl, Faults, FaultyDevice, MemoryDisk, NbdDevice, OpenControlPortError, OpenFile, OpenFileError,
+    ThreadedDevice, UringDevice, open_control_port,
 };
 use crate::identity::Identity;
 
@@ -133,7 +134,8 @@ pub fn open(address: &PathAddress) -> Result<Opened, OpenError> {
             if std::fs::metadata(path).is_ok_and(|found| !found.file_type().is_block_device()) {
                 return Err(OpenError::NotABlockNode { path: path.clone() });
             }
-            open_node(path, address, &mut notices)?
+            let (identity, blocks) = open_node(path, address, &mut notices)?;
+            (identity, with_control_port(path, blocks, &mut notices))
         }
         Target::File(path) => {
             if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
@@ -183,11 +185,11 @@ fn open_iscsi(
     unit: &IscsiAddress,
     address: &PathAddress,
     notices: &mut Vec<String>,
-) -> Result<Box<dyn BlockDevice>, OpenError> {
+) -> Result<(Identity, Box<dyn BlockDevice>), OpenError> {
     let settings = IscsiSettings { block_size: address.block_size, ..IscsiSettings::default() };
     let device = IscsiDevice::open(unit, settings)?;
     notices.extend(device.notices());
-    Ok(Box::new(device))
+    Ok((device.identity(), Box::new(device)))
 }
 
 #[cfg(not(feature = "iscsi"))]
@@ -195,7 +197,7 @@ fn open_iscsi(
     unit: &IscsiAddress,
     _address: &PathAddress,
     _notices: &mut Vec<String>,
-) -> Result<Box<dyn BlockDevice>, OpenError> {
+) -> Result<(Identity, Box<dyn BlockDevice>), OpenError> {
     Err(OpenError::NoIscsi { address: unit.to_string() })
 }
 
@@ -224,6 +226,22 @@ fn open_node(
     let device =
         ThreadedDevice::new(file).map_err(|source| OpenError::Threads { path: path.to_owned(), source })?;
     Ok((identity, Box::new(device)))
+}
+
+/// Puts the control port of a block node beside its blocks, where the node has one.
+fn with_control_port(
+    path: &Path,
+    blocks: Box<dyn BlockDevice>,
+    notices: &mut Vec<String>,
+) -> Box<dyn BlockDevice> {
+    match open_control_port(path) {
+        Ok(port) => Box::new(BesideBlocks::new(blocks, port)),
+        Err(OpenControlPortError::NoCommands { .. } | OpenControlPortError::Partition { .. }) => blocks,
+        Err(error @ OpenControlPortError::Open { .. }) => {
+            notices.push(format!("{error}; blocks go over this path, commands do not"));
+            blocks
+        }
+    }
 }
 
 /// The disks in memory of this process, by name.

@@ -37,7 +37,10 @@ use crate::block::request::{Cancelled, IoCompletion, IoRequest, IoTag, RefusalRe
 use crate::block::time::Instant;
 use crate::block::{BlockDevice, DeviceEvent, Geometry};
 use crate::control_port::{ControlEvent, ControlPort, NexusId};
+use crate::identity::{self, Identity};
 use crate::path_address::IscsiAddress;
+use crate::scsi::vpd::identification::unit_identity;
+use crate::scsi::vpd::{Page, Vpd};
 use crate::wait;
 
 /// The longest request that is sent, in bytes, whatever the unit allows.
@@ -329,6 +332,14 @@ impl IscsiDevice {
     #[must_use]
     pub fn monitor(&self) -> IscsiMonitor {
         self.monitor.clone()
+    }
+
+    /// Which unit it is, by the name that the unit gives to everyone (page 83h of its vital product data).
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        let page = Vpd::parse(&self.unit.identity).map(|vpd| vpd.page);
+        let Some(Page::Identification(designators)) = page else { return Identity::Scsi(None) };
+        Identity::Scsi(unit_identity(&designators).map(|wwid| identity::Unit { wwid, is_scsi: true }))
     }
 
     /// What the device has to do without, one line each.
