@@ -12,6 +12,7 @@ pub mod args;
 pub mod byte_size;
 pub mod command;
 pub mod config;
+pub mod control_session;
 pub mod control_socket;
 pub mod copy_request;
 pub mod escape;

@@ -66,8 +66,8 @@ fn push_section(text: &mut String, section: &Section, depth: usize) {
     }
 }
 
-/// One line, escaped; what is too long goes on below, further in.
-fn push_line(text: &mut String, depth: usize, line: &str) {
+/// One line, escaped, `depth` steps of two columns in; what is too long goes on below, further in.
+pub fn push_line(text: &mut String, depth: usize, line: &str) {
     let mut left = escape::one_line(line);
     let mut indent = 2 * depth;
     while indent + width(&left) > COLUMNS {

@@ -50,11 +50,13 @@ pub struct Section {
 }
 
 impl Section {
-    fn new(title: impl Into<String>) -> Self {
+    /// A section without fields.
+    pub fn new(title: impl Into<String>) -> Self {
         Self { title: title.into(), ..Self::default() }
     }
 
-    fn field(&mut self, name: &str, value: impl ToString) -> &mut Self {
+    /// Adds a field.
+    pub fn field(&mut self, name: &str, value: impl ToString) -> &mut Self {
         self.fields.push((name.to_owned(), value.to_string()));
         self
     }

@@ -5,6 +5,7 @@
 //! of the others stand ready in the modules below. Not here: what the texts mean (`config`,
 //! `remote_path`, `copy_request`).
 
+pub mod ctl;
 pub mod keygen;
 pub mod lab;
 pub mod path;
@@ -49,6 +50,7 @@ pub struct Cli {
 pub enum Command {
     Bench(transfer::BenchArgs),
     Cp(transfer::CpArgs),
+    Ctl(ctl::CtlArgs),
     Demo(lab::DemoArgs),
     Keygen(keygen::KeygenArgs),
     Lab(lab::LabArgs),
@@ -140,6 +142,13 @@ mod tests {
             "-c a.toml path why disk0 --off",
             "-c a.toml path watch --count 3",
             "bench transfer --size 1GiB --compare --json",
+            "-c a.toml ctl inquiry disk0/1 --explain",
+            "ctl vpd /dev/sda,/dev/sdb --page 83 --path 1 --exact --json",
+            "-c a.toml ctl tur disk0 --any --deadline 500ms",
+            "-c a.toml ctl pr register disk0 --key 0xabc --old-key 1 --aptpl",
+            "-c a.toml ctl pr preempt disk0 --key 1 --victim 2 --type exclusive-access-all",
+            "-c a.toml ctl raw disk0/1 12 00 00 00 60 00 --in 96 --binary",
+            "ctl table reserve --json",
         ] {
             let words = std::iter::once("diskwire").chain(line.split(' '));
             whole().try_get_matches_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -169,6 +178,13 @@ mod tests {
             "path stat --json --prometheus",
             "path group disk0 70000",
             "path why disk0 --io --off",
+            "ctl inquiry",
+            "ctl inquiry disk0 --exact --any",
+            "ctl raw disk0",
+            "ctl raw disk0 100",
+            "ctl raw disk0 12 --in 9 --out f",
+            "ctl tur disk0 --deadline 0s",
+            "ctl pr frobnicate disk0",
         ] {
             let words = std::iter::once("diskwire").chain(line.split_whitespace());
             assert!(whole().try_get_matches_from(words).is_err(), "{line}");

@@ -5,6 +5,7 @@
 
 mod bench;
 mod cp;
+mod ctl;
 mod demo;
 mod keygen;
 mod lab;
@@ -46,6 +47,32 @@ pub enum CommandError {
     /// A call cannot be made.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// A control command that is none.
+    #[error("this is no command: {why}")]
+    ControlCommand {
+        /// Why.
+        why: String,
+    },
+    /// A command whose effect ends with the session of this command.
+    #[error(
+        "no process of this host has device {device}, and what this command sets would end with it; start one \
+         (diskwire serve), or say --ephemeral"
+    )]
+    ControlEphemeral {
+        /// The device.
+        device: String,
+    },
+    /// A device that is opened for control commands alone.
+    #[error(transparent)]
+    ControlSession(#[from] crate::control_session::SessionError),
+    /// A raw command that belongs to one path.
+    #[error("{command}: {reason}; name a path and say --exact if that one is meant")]
+    ControlStays {
+        /// The command.
+        command: String,
+        /// Why.
+        reason: String,
+    },
     /// The demo cannot start something.
     #[error("the demo cannot run")]
     Demo(#[source] io::Error),
@@ -194,6 +221,9 @@ impl CommandError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Config(_)
+            | Self::ControlCommand { .. }
+            | Self::ControlEphemeral { .. }
+            | Self::ControlStays { .. }
             | Self::CopyRequest(_)
             | Self::Host(HostError::Stack(StackError::Address { .. }))
             | Self::Name { .. }
@@ -212,6 +242,7 @@ impl CommandError {
                 ..
             } => Exit::TryAgain,
             Self::Connect(_)
+            | Self::ControlSession(_)
             | Self::Demo(_)
             | Self::DemoBeta { .. }
             | Self::DemoCopy { .. }
@@ -250,6 +281,7 @@ pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
     match &cli.command {
         Command::Bench(args) => bench::run(args),
         Command::Cp(args) => cp::run(cli, args),
+        Command::Ctl(args) => ctl::run(cli, args),
         Command::Demo(args) => demo::run(args),
         Command::Keygen(args) => keygen::run(cli, args),
         Command::Lab(args) => lab::run(args),

@@ -11,7 +11,7 @@ mod multipath_keys;
 mod source;
 #[cfg(test)]
 mod tests;
-mod value;
+pub(crate) mod value;
 mod volume;
 
 use std::path::{Path, PathBuf};

@@ -71,6 +71,15 @@ pub fn ask_all(state: &Path, wish: &Wish) -> io::Result<Answers> {
     Ok(answers)
 }
 
+/// Asks the lanes of a host one after the other, from the lowest, until one answers; `None` if none does.
+#[must_use]
+pub fn ask_first(state: &Path, wish: &Wish) -> Option<Reply> {
+    let mut lanes = lanes(state).ok()?;
+    lanes.sort_unstable();
+    let folder = Folder::open(state).ok()?;
+    lanes.into_iter().find_map(|lane| ask(&folder, lane, wish).ok())
+}
+
 fn lanes(state: &Path) -> io::Result<Vec<u16>> {
     let mut lanes = Vec::new();
     for entry in std::fs::read_dir(state)? {
@@ -98,7 +107,7 @@ fn why(error: &io::Error) -> String {
 }
 
 fn ask(folder: &Folder, lane: u16, wish: &Wish) -> io::Result<Reply> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE + wish.patience();
     let mut stream = reach(folder, lane)?;
     let request = Request { version: VERSION, wish: wish.clone() };
     let mut line = serde_json::to_vec(&request)?;

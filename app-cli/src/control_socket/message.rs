@@ -3,14 +3,18 @@
 //! Keeps true: a field keeps its name and meaning within one [`VERSION`]; an unknown field is no mistake. Not here: the
 //! socket.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::command::{CommandWish, OutcomeText};
 
 /// Of requests and replies.
 pub const VERSION: u32 = 1;
 
 /// What a client wants.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case")]
 pub enum Wish {
     /// The devices as they stand, or one of them.
@@ -62,6 +66,18 @@ pub enum Wish {
         /// How many at most.
         most: usize,
     },
+    /// Sends a control command over one of the paths.
+    Send(CommandWish),
+}
+
+impl Wish {
+    /// How long the process itself may take for it, beyond the time that any question takes.
+    pub(super) fn patience(&self) -> Duration {
+        match self {
+            Self::Send(wish) => wish.patience(),
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 /// A wish on its way.
@@ -101,6 +117,9 @@ pub struct Reply {
     /// To [`Wish::Decisions`]: whether more are kept from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_kept: Option<bool>,
+    /// To [`Wish::Send`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<OutcomeText>,
     /// Why it was not done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

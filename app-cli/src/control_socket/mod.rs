@@ -15,6 +15,7 @@
 //! (`multipath::control`), how it looks to a user (`command`).
 
 mod client;
+pub mod command;
 mod message;
 mod server;
 
@@ -26,12 +27,12 @@ use std::time::Duration;
 
 use nix::sys::socket::UnixAddr;
 
-pub use client::{Answers, Silent, ask_all};
+pub use client::{Answers, Silent, ask_all, ask_first};
 pub use message::{DecisionText, Reply, VERSION, Wish};
 pub use server::ControlSocket;
 
-/// The longest request, with the end of its line.
-pub const REQUEST_MAX_BYTES: usize = 4096;
+/// The longest request, with the end of its line: a control command with 24 KiB of data stays below.
+pub const REQUEST_MAX_BYTES: usize = 64 << 10;
 /// The longest reply: 62 devices of 64 paths stay below.
 pub const REPLY_MAX_BYTES: usize = 32 << 20;
 /// Clients of a process at once.

@@ -20,6 +20,7 @@ use nix::sys::socket::{
 use rustix::fs::Mode;
 use storage_mapping::{PathIndex, wait};
 
+use super::command::OutcomeText;
 use super::message::{DecisionText, Reply, Request, VERSION, Versioned, Wish};
 use super::{CLIENTS_MAX, Folder, PATIENCE, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, file_name};
 
@@ -255,7 +256,7 @@ impl Shared {
     }
 
     fn execute(&self, wish: Wish) -> Result<Reply, String> {
-        let deadline = Instant::now() + LOOP_PATIENCE;
+        let deadline = Instant::now() + LOOP_PATIENCE + wish.patience();
         let (device, command) = match wish {
             Wish::Show { device } => {
                 let snapshots = self.snapshots(device.as_deref(), deadline)?;
@@ -280,6 +281,10 @@ impl Shared {
             Wish::Decisions { device, most } => {
                 (device, Command::Decisions { most: most.min(DECISIONS_MAX) })
             }
+            Wish::Send(wish) => {
+                let request = wish.request()?;
+                (wish.device, Command::Send(Box::new(request)))
+            }
         };
         match ask(self.control(&device)?, command, deadline)? {
             Answer::Decisions { decisions, is_kept } => {
@@ -291,6 +296,10 @@ impl Shared {
                 let decisions = Some(decisions.iter().map(text).collect());
                 Ok(Reply { decisions, is_kept: Some(is_kept), ..self.reply() })
             }
+            Answer::Sent(outcome) => {
+                Ok(Reply { outcome: Some(OutcomeText::from(&*outcome)), ..self.reply() })
+            }
+            Answer::CommandRecords(_) | Answer::Nexuses { .. } => Ok(self.reply()),
             Answer::Done | Answer::Shown(_) | Answer::Plan(_) | Answer::Drill(_) => Ok(self.reply()),
         }
     }

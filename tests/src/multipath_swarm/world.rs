@@ -15,7 +15,8 @@ use multipath::selector::{PathSelector, Score, Selector};
 use storage_mapping::block::time::earliest;
 use storage_mapping::device::StorageSystem;
 use storage_mapping::device::storage_system::{
-    Conditions, Description, Extent, LogicalVolume, PhysicalDisk, Place, Port, Service, TargetPortGroup,
+    Conditions, Description, Extent, LogicalVolume, PhysicalDisk, Place, Port, Service, TargetBehaviour,
+    TargetPortGroup,
 };
 use storage_mapping::{
     BlockDevice, BlockSize, Buffer, ByteSize, Cancelled, DeviceEvent, ErrorSource, FencePolicy, Instant,
@@ -196,6 +197,7 @@ fn build(plan: &Plan, truth: &Shared) -> StorageSystem {
                 .map(|disk| Extent { disk: disk.clone(), start: ByteSize(0), size })
                 .collect(),
         }],
+        target: TargetBehaviour::default(),
         access: Vec::new(),
         schedule: plan.schedule.clone(),
     };
