@@ -25,9 +25,9 @@ use storage_mapping::{
 use thiserror::Error;
 
 use crate::explain::Decision;
-use crate::multipath_device::{DrillError, DrillFault, DrillReport, MultipathDevice};
+use crate::multipath_device::{DrillConfig, DrillError, DrillReport, DrillSample, MultipathDevice};
 use crate::out_of_band::{Attention, CommandId, CommandOutcome, CommandRequest, Ledger, Record};
-use crate::plan::Prediction;
+use crate::plan::Plan;
 use crate::report::Snapshot;
 use crate::selector::SelectorKind;
 
@@ -55,16 +55,11 @@ pub enum Command {
         service_time: Option<Duration>,
     },
     /// Lets a path fail on purpose for a time.
-    Drill {
-        /// The path.
-        path: PathIndex,
-        /// How.
-        fault: DrillFault,
-        /// How long.
-        duration: Duration,
-    },
+    Drill(DrillConfig),
     /// What the drill that goes on has shown, or the last one.
     DrillReport,
+    /// The requests that ended during it.
+    DrillSamples,
     /// The decisions that were kept, the newest `most`, oldest first.
     Decisions {
         /// How many.
@@ -90,9 +85,11 @@ pub enum Answer {
     /// To [`Command::Show`].
     Shown(Box<Snapshot>),
     /// To [`Command::Plan`].
-    Plan(Vec<Prediction>),
+    Plan(Box<Plan>),
     /// To [`Command::DrillReport`]; `None`: there was none.
-    Drill(Option<DrillReport>),
+    Drill(Box<Option<DrillReport>>),
+    /// To [`Command::DrillSamples`], oldest first.
+    DrillSamples(Vec<DrillSample>),
     /// To [`Command::Decisions`]; `is_kept` says whether they are kept at all.
     Decisions {
         /// The decisions.
@@ -284,14 +281,17 @@ impl Controlled {
             }
             Command::Explain(wanted) => self.inner.explain(wanted),
             Command::Plan { service_time } => {
-                return Ok(Answer::Plan(self.inner.plan(service_time)));
+                return Ok(Answer::Plan(Box::new(self.inner.plan(service_time))));
             }
-            Command::Drill { path, fault, duration } => {
-                let path = self.path(path)?;
+            Command::Drill(config) => {
+                self.path(config.path)?;
                 let error = |source| ControlError::Drill { device: self.device.clone(), source };
-                self.inner.start_drill(now, path, fault, duration).map_err(error)?;
+                self.inner.start_drill(now, config).map_err(error)?;
             }
-            Command::DrillReport => return Ok(Answer::Drill(self.inner.drill_report(now))),
+            Command::DrillReport => return Ok(Answer::Drill(Box::new(self.inner.drill_report()))),
+            Command::DrillSamples => {
+                return Ok(Answer::DrillSamples(self.inner.drill_samples().copied().collect()));
+            }
             Command::Decisions { most } => {
                 let explain = self.inner.explanation();
                 let left_out = explain.decisions().count().saturating_sub(most);

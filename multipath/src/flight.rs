@@ -73,6 +73,10 @@ pub(crate) struct Flight {
     pub(crate) hedged: Option<PathIndex>,
     /// A drill was on a path that it took or wanted.
     pub(crate) met_drill: bool,
+    /// It is a read of a drill's own load: nobody waits for it.
+    pub(crate) is_load: bool,
+    /// The path of its last attempt.
+    pub(crate) last_path: Option<PathIndex>,
     /// It had to wait for a path.
     pub(crate) has_waited: bool,
     /// When the last attempt failed.
@@ -110,6 +114,8 @@ impl Flight {
             hedge_at: None,
             hedged: None,
             met_drill: false,
+            is_load: false,
+            last_path: None,
             has_waited: false,
             failed_at: None,
             tried: PathSet::EMPTY,

@@ -84,6 +84,9 @@ pub use error_class::{Classified, ErrorClass, PathAction, RequestAction, Request
 pub use failover::{AfterProbe, FailedAttempt, Failover, FailoverConfig, NoPathPolicy, PathConfig, Verdict};
 pub use fence::{BlockRange, Fence, LivingCopy};
 pub use group::{Failback, Groups};
-pub use multipath_device::{DrillError, DrillFault, DrillReport, MultipathDevice, MultipathError};
+pub use multipath_device::{
+    DrillConfig, DrillError, DrillFault, DrillReport, DrillSample, DrillStage, MultipathDevice,
+    MultipathError,
+};
 pub use path_state::{PATH_COUNT_MAX, PathSet, PathState, PathStatus};
 pub use selector::{PathSelector, RoundRobin, Score, ScoreUnit, Selector, SelectorKind};

@@ -45,7 +45,9 @@ use thiserror::Error;
 
 use self::control_commands::ControlCommands;
 use self::drill::Drill;
-pub use self::drill::{DrillError, DrillFault, DrillReport};
+pub use self::drill::{
+    DrillConfig, DrillError, DrillFault, DrillReport, DrillSample, DrillStage, Measured, SAMPLES_MAX,
+};
 use crate::explain::{Explain, What};
 use crate::failover::{Failover, FailoverConfig, NoPathPolicy, PathConfig};
 use crate::fence::{Fence, LivingCopy};
@@ -340,16 +342,19 @@ impl<S: PathSelector> MultipathDevice<S> {
         let flight = self.flights.remove(index).expect("a request on its way is in the table");
         self.forget(index, &flight);
         let is_done = outcome.is_ok();
-        if flight.met_drill {
-            self.note_drilled(now.since(flight.submitted), is_done);
-        }
+        self.note_drilled(now, &flight, is_done);
         self.core.explain_mut().note(now, flight.tag, || What::Ended { is_done });
+        if flight.is_load {
+            return;
+        }
         self.ready.push_back(flight.complete(outcome, |length| self.pool.take(length)));
     }
 
     /// Nobody waits for the request any more.
     fn forget(&mut self, index: usize, flight: &Flight) {
-        self.by_tag.remove(&flight.tag);
+        if !flight.is_load {
+            self.by_tag.remove(&flight.tag);
+        }
         self.waiting.retain(|wait| wait.flight != index);
         if flight.is_write() {
             self.fence.end(index);
@@ -453,6 +458,7 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
         self.send_hedges(now);
         self.send_probes(now);
         self.retry_waiting(now);
+        self.send_load(now);
         self.ready.pop_front()
     }
 
@@ -480,7 +486,7 @@ impl<S: PathSelector> BlockDevice for MultipathDevice<S> {
             self.check_hedges_at,
             self.core.next_timeout(),
             self.fence.next_timeout(),
-            self.drill_end(),
+            self.drill_timeout(),
             self.next_command_timeout(),
             self.wait_end(),
         ];

@@ -1,8 +1,8 @@
 //! How long the worst case takes, for each kind of fault, from the numbers of a device alone.
 //!
 //! What is predicted is the time from the fault to the end of a request that met it, with one path at fault and another
-//! that is well, and no other load on the machine: every step of the layer is bounded by a number of its configuration,
-//! and what a path itself takes (`service_time`) is told to it. A drill measures the same (`drill` of the device).
+//! that is well: every step of the layer is bounded by a number of its configuration, what a path itself takes
+//! (`service_time`) is told to it, and a loop that has a machine to share sees a time-out a little late ([`LATENESS`]). A drill measures the same (`drill` of the device).
 //!
 //! Keeps true: a prediction names the numbers that it is made of, so that a reader sees which one to change. Not here: slow
 //! paths; what a selector makes of them hangs on the load and not on a bound.
@@ -59,25 +59,98 @@ impl FaultKind {
     }
 }
 
+/// One addend of a worst case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// What takes the time.
+    pub what: &'static str,
+    /// How long.
+    pub time: Duration,
+}
+
 /// The worst case of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prediction {
     /// The kind.
     pub fault: FaultKind,
-    /// The longest time; `None`: there is no bound.
+    /// The longest time, which is the sum of the terms; `None`: there is no bound.
     pub worst: Option<Duration>,
     /// What ends then.
     pub what: &'static str,
-    /// What the time is made of.
-    pub sum: String,
+    /// What the time is made of; without a bound, why there is none is in the only one of them.
+    pub terms: Vec<Term>,
 }
 
 impl fmt::Display for Prediction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.worst {
-            Some(worst) => write!(f, "{}: {worst:?} until {} ({})", self.fault.word(), self.what, self.sum),
-            None => write!(f, "{}: no bound until {} ({})", self.fault.word(), self.what, self.sum),
+            Some(worst) => write!(f, "{}: {worst:?} until {}", self.fault.word(), self.what)?,
+            None => write!(f, "{}: no bound until {}", self.fault.word(), self.what)?,
         }
+        for (index, term) in self.terms.iter().enumerate() {
+            write!(f, "{}{}", if index == 0 { " (" } else { " + " }, term.what)?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// Where the service time of a plan comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Basis {
+    /// Somebody said it.
+    Given,
+    /// It is the longest that was measured.
+    Measured,
+    /// Nothing was measured: it is [`SERVICE_TIME_ASSUMED`].
+    Assumed,
+}
+
+impl Basis {
+    /// The word that users read.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Given => "given",
+            Self::Measured => "measured",
+            Self::Assumed => "assumed",
+        }
+    }
+}
+
+/// What a path is taken to need where nothing was measured.
+pub const SERVICE_TIME_ASSUMED: Duration = Duration::from_millis(10);
+/// How late a time-out may be seen by a loop that has a machine to share.
+pub const LATENESS: Duration = Duration::from_millis(20);
+
+/// The worst cases of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Its paths.
+    pub paths: u32,
+    /// What one of them takes at most.
+    pub service_time: Duration,
+    /// Where that comes from.
+    pub basis: Basis,
+    /// A prediction for every kind of fault.
+    pub predictions: Vec<Prediction>,
+}
+
+impl Plan {
+    /// The worst cases of a device that does not run.
+    #[must_use]
+    pub fn of_config(config: &FailoverConfig, paths: u32, service_time: Option<Duration>) -> Self {
+        let basis = if service_time.is_some() { Basis::Given } else { Basis::Assumed };
+        Self::new(config, paths, service_time.unwrap_or(SERVICE_TIME_ASSUMED), basis)
+    }
+
+    pub(crate) fn new(config: &FailoverConfig, paths: u32, service_time: Duration, basis: Basis) -> Self {
+        Self { paths, service_time, basis, predictions: plan(config, paths, service_time) }
+    }
+
+    /// The longest time after a fault of this kind, if there is a bound.
+    #[must_use]
+    pub fn worst(&self, fault: FaultKind) -> Option<Duration> {
+        self.predictions.iter().find(|found| found.fault == fault)?.worst
     }
 }
 
@@ -89,49 +162,62 @@ pub fn plan(config: &FailoverConfig, path_count: u32, service_time: Duration) ->
 
 fn predict(config: &FailoverConfig, path_count: u32, service_time: Duration, fault: FaultKind) -> Prediction {
     let FailoverConfig { attempt_timeout, flush_timeout, quiesce_time, probe_interval, .. } = *config;
-    let (worst, what, sum) = match fault {
+    let term = |what, time| Term { what, time };
+    let hung = term("attempt_timeout", attempt_timeout);
+    let late = term("lateness of the loop", LATENESS);
+    let other = term("the other path", service_time);
+    let (what, terms) = match fault {
         FaultKind::Error => (
-            Some(service_time * 2),
             "the request is done over another path",
-            "service time until the error + service time of the other path".to_owned(),
+            vec![term("the path until its error", service_time), other],
         ),
-        FaultKind::Hang => (
-            Some(attempt_timeout + service_time),
-            "the request is done over another path",
-            "attempt time-out + service time".to_owned(),
-        ),
-        FaultKind::HangThenOverwrite => (
-            Some(attempt_timeout + quiesce_time + service_time),
-            "the later write is done",
-            "attempt time-out + quiesce time + service time".to_owned(),
-        ),
+        FaultKind::Hang => ("the request is done over another path", vec![hung, late, other]),
+        FaultKind::HangThenOverwrite => {
+            ("the later write is done", vec![hung, term("quiesce_time", quiesce_time), late, other])
+        }
         FaultKind::HangOfFlush => (
-            Some(flush_timeout),
             "the flush fails, once: what it was to make durable is to be written again",
-            "flush time-out".to_owned(),
+            vec![term("time-out of a flush", flush_timeout), late],
         ),
         FaultKind::SilentHang => {
+            let Some(interval) = config.check_interval else {
+                return Prediction {
+                    fault,
+                    worst: None,
+                    what: "the path is left",
+                    terms: vec![term("silent paths are not checked", Duration::ZERO)],
+                };
+            };
             // The longest silence is that of a device that nobody uses.
             let idle = crate::failover::DEEP_IDLE_CHECK * path_count;
-            let worst = config.check_interval.map(|interval| interval.max(idle) + attempt_timeout);
-            (worst, "the path is left", "check interval (idle: 60 s × paths) + attempt time-out".to_owned())
+            let silence = term("check of a device that nobody uses, 60s a path", interval.max(idle));
+            ("the path is left", vec![silence, hung, late])
         }
         FaultKind::NoPath => match config.no_path {
-            NoPathPolicy::Fail => (Some(service_time), "the request fails", "policy: fail".to_owned()),
-            NoPathPolicy::QueueFor(patience) => (
-                Some(patience),
-                "the request fails, if no path comes back",
-                "policy: queue for a time".to_owned(),
-            ),
-            NoPathPolicy::Queue => (None, "a path comes back", "policy: queue".to_owned()),
+            NoPathPolicy::Fail => ("the request fails", vec![term("the path until its error", service_time)]),
+            NoPathPolicy::QueueFor(patience) => {
+                ("the request fails, if no path comes back", vec![term("no_path", patience), late])
+            }
+            NoPathPolicy::Queue => {
+                return Prediction {
+                    fault,
+                    worst: None,
+                    what: "a path comes back",
+                    terms: vec![term("no_path is \"queue\"", Duration::ZERO)],
+                };
+            }
         },
         FaultKind::Return => {
             let reads = u32::try_from(BLOCKS).unwrap_or(u32::MAX).saturating_add(1);
-            let sum = format!("probe interval + probe and comparison, {reads} × service time");
-            (Some(probe_interval + service_time * reads), "the path carries I/O again", sum)
+            let terms = vec![
+                term("interval of probes", probe_interval),
+                late,
+                term("a probe and the reads of a comparison", service_time * reads),
+            ];
+            ("the path carries I/O again", terms)
         }
     };
-    Prediction { fault, worst, what, sum }
+    Prediction { fault, worst: Some(terms.iter().map(|term| term.time).sum()), what, terms }
 }
 
 #[cfg(test)]
@@ -148,11 +234,11 @@ mod tests {
             all.into_iter().find(|found| found.fault == fault).unwrap().worst
         };
         assert_eq!(worst(FaultKind::Error), Some(ms(20)));
-        assert_eq!(worst(FaultKind::Hang), Some(ms(210)));
-        assert_eq!(worst(FaultKind::HangThenOverwrite), Some(ms(1210)));
-        assert_eq!(worst(FaultKind::SilentHang), Some(ms(120_200)));
-        assert_eq!(worst(FaultKind::NoPath), Some(ms(60_000)));
-        assert_eq!(worst(FaultKind::Return), Some(ms(1060)));
+        assert_eq!(worst(FaultKind::Hang), Some(ms(230)));
+        assert_eq!(worst(FaultKind::HangThenOverwrite), Some(ms(1230)));
+        assert_eq!(worst(FaultKind::SilentHang), Some(ms(120_220)));
+        assert_eq!(worst(FaultKind::NoPath), Some(ms(60_020)));
+        assert_eq!(worst(FaultKind::Return), Some(ms(1080)));
         let forever = FailoverConfig { no_path: NoPathPolicy::Queue, check_interval: None, ..config };
         let unbounded = plan(&forever, 2, ms(10)).into_iter().filter(|found| found.worst.is_none());
         assert_eq!(

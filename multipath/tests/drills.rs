@@ -7,7 +7,9 @@ mod support;
 use std::time::Duration;
 
 use multipath::plan::{FaultKind, plan};
-use multipath::{DrillError, DrillFault, FailoverConfig, MultipathDevice, PathState};
+use multipath::{
+    DrillConfig, DrillError, DrillFault, DrillStage, FailoverConfig, MultipathDevice, PathState,
+};
 use storage_mapping::device::{FaultControl, Faults, FaultyDevice, MemoryDisk};
 use storage_mapping::{BlockDevice, Instant, PathIndex};
 use support::{Device, disk, hung, read, run, settle, taking_turns, write};
@@ -38,8 +40,9 @@ fn drill(fault: DrillFault, phase: Duration) -> Duration {
     device.submit(now, read(100, 1)).unwrap();
     device.submit(now, read(101, 2)).unwrap();
     now = now + phase;
-    device.start_drill(now, PathIndex(0), fault, ms(7000)).unwrap();
-    assert_eq!(device.start_drill(now, PathIndex(1), fault, ms(1)), Err(DrillError::Running));
+    device.start_drill(now, DrillConfig::new(PathIndex(0), fault, ms(7000))).unwrap();
+    let second = DrillConfig::new(PathIndex(1), fault, ms(1));
+    assert_eq!(device.start_drill(now, second), Err(DrillError::Running));
     let end = now + ms(7000);
     let mut tag = 102;
     while now < end {
@@ -51,15 +54,15 @@ fn drill(fault: DrillFault, phase: Duration) -> Duration {
         now = device.next_wakeup().expect("there is I/O").max(now);
     }
     while device.poll(now).is_some() {}
-    let report = device.drill_report(now).unwrap();
-    assert!(!report.is_running && report.requests > 0 && report.failed == 0, "{report:?}");
+    let report = device.drill_report().unwrap();
+    assert!(!report.is_running() && report.is_as_predicted(), "{report:?}");
     for _ in 0..1000 {
         while device.poll(now).is_some() || device.poll_event(now).is_some() {}
         now = now + ms(2);
     }
     assert_eq!(device.status()[0].state, PathState::Active, "after the drill the path is back");
     assert_eq!(device.status()[0].quarantined_bytes, 0);
-    report.worst
+    report.requests.worst
 }
 
 #[test]
@@ -80,9 +83,78 @@ fn drills_stay_within_the_plan_and_come_near_it() {
 fn a_drill_does_not_take_the_last_path() {
     let mut device = device();
     device.fail_path(Instant::ZERO, PathIndex(1));
-    let refused = device.start_drill(Instant::ZERO, PathIndex(0), DrillFault::Hang, ms(1));
-    assert_eq!(refused, Err(DrillError::LastPath));
-    assert_eq!(device.drill_report(Instant::ZERO), None);
+    let drill = |path| DrillConfig::new(PathIndex(path), DrillFault::Hang, ms(1));
+    assert_eq!(device.start_drill(Instant::ZERO, drill(0)), Err(DrillError::LastPath));
+    device.reinstate_path(Instant::ZERO, PathIndex(1));
+    device.fail_path(Instant::ZERO, PathIndex(0));
+    assert_eq!(device.start_drill(Instant::ZERO, drill(0)), Err(DrillError::NotInUse));
+    assert_eq!(device.drill_report(), None);
+}
+
+/// Lets time pass, with nobody but the device itself at work.
+fn pass(device: &mut Device, now: &mut Instant, until: Instant) {
+    while *now < until {
+        assert!(device.poll(*now).is_none(), "nobody asked for anything");
+        while device.poll_event(*now).is_some() {}
+        *now = device.next_wakeup().map_or(until, |at| at.max(*now + Duration::from_micros(1))).min(until);
+    }
+}
+
+#[test]
+fn a_device_that_nobody_uses_measures_with_reads_of_its_own() {
+    for fault in [DrillFault::Error, DrillFault::Hang] {
+        let (mut device, mut now) = (device(), Instant::ZERO);
+        let quiet = DrillConfig::new(PathIndex(0), fault, ms(6000));
+        let config = DrillConfig { lead: ms(500), tail: ms(3000), load: true, ..quiet };
+        device.start_drill(now, config).unwrap();
+        pass(&mut device, &mut now, Instant::ZERO + ms(400));
+        let report = device.drill_report().unwrap();
+        assert_eq!((report.stage, report.requests.predicted), (DrillStage::Lead, None));
+        assert!((30..=40).contains(&report.all), "{report:?}");
+        pass(&mut device, &mut now, Instant::ZERO + ms(9_600));
+        let report = device.drill_report().unwrap();
+        assert!(!report.is_running() && report.is_as_predicted(), "{report:?}");
+        let predicted = report.requests.predicted.unwrap();
+        assert!(report.requests.worst * 2 >= predicted, "{report:?}");
+        let samples: Vec<_> = device.drill_samples().collect();
+        assert_eq!(samples.len() as u64, report.all);
+        assert!(report.all > 400, "{report:?}");
+        // The fault stays on its path: none of those that ended over it while it lasted was sent within it.
+        let during = |at: Instant| at > report.fault_begins && at < report.fault_ends;
+        assert!(samples.iter().all(|sample| sample.path != Some(PathIndex(0)) || !during(sample.ended)));
+        assert!(
+            samples
+                .iter()
+                .any(|sample| sample.ended > report.fault_ends && sample.path == Some(PathIndex(0)))
+        );
+        assert_eq!(device.status()[0].state, PathState::Active);
+        assert_eq!(device.status()[0].quarantined_bytes, 0);
+        let all = report.all;
+        pass(&mut device, &mut now, Instant::ZERO + ms(12_000));
+        assert_eq!(device.drill_report().unwrap().all, all, "the load ends with the drill");
+    }
+}
+
+#[test]
+fn without_io_nothing_is_measured_and_nothing_is_claimed() {
+    let (mut device, mut now) = (device(), Instant::ZERO);
+    device.start_drill(now, DrillConfig::new(PathIndex(0), DrillFault::Hang, ms(100))).unwrap();
+    pass(&mut device, &mut now, Instant::ZERO + ms(200));
+    let report = device.drill_report().unwrap();
+    assert_eq!((report.is_running(), report.requests.requests, report.is_as_predicted()), (false, 0, false));
+}
+
+#[test]
+fn a_drill_ends_when_its_path_becomes_the_last() {
+    let (mut device, mut now) = (device(), Instant::ZERO);
+    let config = DrillConfig { load: true, ..DrillConfig::new(PathIndex(0), DrillFault::Hang, ms(60_000)) };
+    device.start_drill(now, config).unwrap();
+    pass(&mut device, &mut now, Instant::ZERO + ms(100));
+    device.fail_path(now, PathIndex(1));
+    pass(&mut device, &mut now, Instant::ZERO + ms(300));
+    let report = device.drill_report().unwrap();
+    assert!(report.was_cut && !report.is_running(), "{report:?}");
+    assert_eq!(device.status()[0].state, PathState::Active);
 }
 
 fn compared_at_start(disks: &[&MemoryDisk]) -> MultipathDevice {

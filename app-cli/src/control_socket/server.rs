@@ -299,8 +299,13 @@ impl Shared {
             Answer::Sent(outcome) => {
                 Ok(Reply { outcome: Some(OutcomeText::from(&*outcome)), ..self.reply() })
             }
-            Answer::CommandRecords(_) | Answer::Nexuses { .. } => Ok(self.reply()),
-            Answer::Done | Answer::Shown(_) | Answer::Plan(_) | Answer::Drill(_) => Ok(self.reply()),
+            Answer::CommandRecords(_)
+            | Answer::Done
+            | Answer::Drill(_)
+            | Answer::DrillSamples(_)
+            | Answer::Nexuses { .. }
+            | Answer::Plan(_)
+            | Answer::Shown(_) => Ok(self.reply()),
         }
     }
 

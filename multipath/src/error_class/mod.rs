@@ -151,6 +151,18 @@ pub enum IoKind {
     Flush,
 }
 
+impl IoKind {
+    /// The word that users read.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Flush => "flush",
+        }
+    }
+}
+
 impl From<&Operation> for IoKind {
     fn from(operation: &Operation) -> Self {
         match operation {

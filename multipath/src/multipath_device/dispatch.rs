@@ -96,7 +96,7 @@ impl<S: PathSelector> MultipathDevice<S> {
     }
 
     /// Hands one attempt to a path.
-    fn send(&mut self, now: Instant, index: usize, path: PathIndex) -> Result<(), RefusalReason> {
+    pub(super) fn send(&mut self, now: Instant, index: usize, path: PathIndex) -> Result<(), RefusalReason> {
         let drilled = self.drilled(path);
         let flight = self.flights.entry(index).expect("a request on its way is in the table");
         flight.met_drill |= drilled.is_some();
@@ -144,6 +144,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         let flight = self.flight(index);
         flight.attempts += 1;
         flight.on_paths += 1;
+        flight.last_path = Some(path);
         let wants_hedge = flight.hedge && flight.attempts == 1 && flight.path.is_none();
         let is_read = matches!(flight.work, Work::Read { .. });
         match flight.failed_at {

@@ -10,21 +10,21 @@ use storage_mapping::Instant;
 use super::{MultipathDevice, Path};
 use crate::fence::LivingCopy;
 use crate::path_state::PathStatus;
-use crate::plan::{Prediction, plan};
+use crate::plan::{Basis, Plan};
 use crate::report::{CopySnapshot, EventSnapshot, PathSnapshot, Snapshot, VERSION, seconds};
 use crate::selector::PathSelector;
-
-/// What a path is taken to need where nothing was measured.
-const SERVICE_TIME: Duration = Duration::from_millis(10);
 
 impl<S: PathSelector> MultipathDevice<S> {
     /// How long the worst case of each fault takes. Without a `service_time` the longest that was measured counts.
     #[must_use]
-    pub fn plan(&self, service_time: Option<Duration>) -> Vec<Prediction> {
+    pub fn plan(&self, service_time: Option<Duration>) -> Plan {
         let longest = |path: &Path| path.latency.read.max().max(path.latency.write.max());
         let measured = self.paths.iter().map(longest).max().filter(|time| !time.is_zero());
         let count = u32::try_from(self.paths.len()).unwrap_or(u32::MAX);
-        plan(self.core.config(), count, service_time.or(measured).unwrap_or(SERVICE_TIME))
+        match (service_time, measured) {
+            (None, Some(measured)) => Plan::new(self.core.config(), count, measured, Basis::Measured),
+            (given, _) => Plan::of_config(self.core.config(), count, given),
+        }
     }
 
     /// The device as it stands. `addresses` are what its paths are called, by place.
