@@ -11,6 +11,7 @@ use std::path::Path;
 
 use thiserror::Error;
 
+use super::marker;
 use super::plan::{LabPlan, LabPlanError, Place};
 use super::text::{HostKeys, host_toml, volume_toml};
 use crate::config::{ConfigError, HostConfig, VolumeConfig, VolumeId};
@@ -121,7 +122,7 @@ where
         write(&file, &host_toml(plan, host, &keys, id, admin))?;
         HostConfig::load(&file)?;
     }
-    Ok(())
+    write(&plan.dir.join(marker::FILE), &marker::text(&plan.hosts))
 }
 
 fn make_devices(plan: &LabPlan, reporter: &mut Reporter) -> Result<(), LabError> {
@@ -205,6 +206,8 @@ mod tests {
         })
         .unwrap();
         let volume = seen.unwrap();
+        let files: Vec<_> = plan.hosts.iter().map(|host| plan.host_file(host)).collect();
+        assert_eq!(marker::host_files(&plan.dir).unwrap(), files);
         let admin = AdminKey::load(&volume.admin_key).unwrap().public();
         for host in &plan.hosts {
             let config = HostConfig::load(&plan.host_file(host)).unwrap();
