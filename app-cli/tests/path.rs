@@ -152,7 +152,7 @@ fn a_watcher_sees_changes_and_ends_when_it_is_told() {
     let mut watch = lab.start("beta", "path watch");
     watch.wait_until_written("disk0/1 is active", LIMIT);
     text(&lab, "path fail disk0/1");
-    watch.wait_until_written("disk0/1 disabled: it was taken out of use: an operator wanted it", LIMIT);
+    watch.wait_until_written("disk0/1 is disabled: an operator wanted it", LIMIT);
     watch.signal(rustix::process::Signal::INT);
     watch.wait(LIMIT).expect(0);
     let once = text(&lab, "path watch --count 1");

@@ -1,13 +1,23 @@
 //! Arguments of `path`. Not here: what they mean to a running process (`control_socket`).
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use thiserror::Error;
 
 use super::name;
 use crate::name::Name;
+
+const PATH_HELP: &str = "\
+Examples:
+  diskwire -c world/beta.toml path list      the processes of host beta
+  diskwire path list --lab world             of all hosts of a lab
+
+Exit codes: 0 done; 1 not done, or no process runs; 2 wrong usage or
+configuration; 3 some of the processes did it, not all.";
 
 const LIST_EXAMPLES: &str = "\
 Example:
@@ -69,6 +79,31 @@ Examples:
   diskwire -c beta.toml path why disk0 --io  what is decided about requests
   diskwire -c beta.toml path why disk0 --off and no longer keep that";
 
+const PLAN_EXAMPLES: &str = "\
+Examples:
+  diskwire -c beta.toml path plan                      all devices
+  diskwire -c beta.toml path plan disk0 --service-time 20ms
+
+Where processes run, the longest time that a path took so far counts; where
+none runs, the plan is made from the configuration, and 10ms are assumed.
+Lateness: a process that shares its machine sees a time-out a little late.
+`path drill` shows whether a prediction holds.";
+
+const DRILL_EXAMPLES: &str = "\
+Examples:
+  diskwire -c beta.toml path drill disk0/1 --fault hang
+  diskwire -c beta.toml path drill disk0/1 --fault error --for 2s --load
+  diskwire -c beta.toml path drill disk0/1 --fault hang --svg drill.svg
+
+hang: what the path answers is withheld until the fault is over, then comes;
+error: nothing is sent over it. Nothing is dropped or written. A second path
+must be in use. The drill goes on to its end if this command is interrupted,
+and ends at once if no other path is left. Outside of a lab it needs --yes.
+
+Exit codes: 0 all requests that met the fault were done, none later than
+predicted; 1 a request failed or took longer, nothing was measured, or there
+was no drill; 2 wrong usage, or --yes is missing.";
+
 const WATCH_EXAMPLES: &str = "\
 Examples:
   diskwire -c beta.toml path watch             q or Ctrl-C ends it
@@ -78,7 +113,11 @@ Examples:
 ///
 /// Every `serve` and every command that transfers answers for its own paths.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = PATH_HELP)]
 pub struct PathArgs {
+    /// Ask all hosts of a lab, instead of one host by -c: its folder.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub lab: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: PathCommand,
@@ -96,6 +135,8 @@ pub enum PathCommand {
     Policy(PathPolicyArgs),
     Group(PathGroupArgs),
     Why(PathWhyArgs),
+    Plan(PathPlanArgs),
+    Drill(PathDrillArgs),
     Watch(PathWatchArgs),
 }
 
@@ -206,6 +247,89 @@ pub struct PathWhyArgs {
     /// Print it as one JSON object.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Predicts the worst time that each kind of fault costs, and what it is made of.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = PLAN_EXAMPLES)]
+pub struct PathPlanArgs {
+    /// Which device [default: all].
+    #[arg(value_name = "DEVICE", value_parser = name)]
+    pub device: Option<Name>,
+    /// What a path takes at most, as in 20ms.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub service_time: Option<Duration>,
+    /// Print it as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Lets a path fail on purpose for a time, and compares with what was predicted.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = DRILL_EXAMPLES)]
+pub struct PathDrillArgs {
+    /// Which path.
+    #[arg(value_name = "DEVICE/PATH")]
+    pub what: PathName,
+    /// What it does.
+    #[arg(long, value_name = "FAULT")]
+    pub fault: Fault,
+    /// How long, 1ms to 50min [default: 5s, or twice what a hang is to cost].
+    #[arg(long = "for", value_name = "TIME", value_parser = drill_time)]
+    pub duration: Option<Duration>,
+    /// Have the process read from the device meanwhile, 100 times a second.
+    #[arg(long)]
+    pub load: bool,
+    /// What a path takes at most [default: the longest that was measured].
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub service_time: Option<Duration>,
+    /// Draw the drill into this file.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// The process, where several have the device open [default: serve].
+    #[arg(long, value_name = "N")]
+    pub lane: Option<u16>,
+    /// Do it although this is no lab.
+    #[arg(long)]
+    pub yes: bool,
+    /// Print everything, the requests too, as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a drill does to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Fault {
+    /// It does not answer.
+    Hang,
+    /// It takes nothing.
+    Error,
+}
+
+impl Fault {
+    /// As users write it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hang => "hang",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// The longest fault of a drill.
+pub const DRILL_TIME_MAX: Duration = Duration::from_secs(3000);
+
+fn time(text: &str) -> Result<Duration, String> {
+    storage_mapping::parse_duration(text).map_err(|error| error.to_string())
+}
+
+fn drill_time(text: &str) -> Result<Duration, String> {
+    let time = time(text)?;
+    if (Duration::from_millis(1)..=DRILL_TIME_MAX).contains(&time) {
+        return Ok(time);
+    }
+    Err("a drill lasts from 1ms to 50min".to_owned())
 }
 
 /// Shows all paths anew every second, with rates.

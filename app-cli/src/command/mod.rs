@@ -27,7 +27,7 @@ use crate::copy_request::CopyRequestError;
 use crate::exit::Exit;
 use crate::host::HostError;
 use crate::keys::KeyError;
-use crate::lab::LabError;
+use crate::lab::{LabError, NotALab};
 use crate::stack::StackError;
 use crate::state_dir::StateDirError;
 use crate::volume_setup::SetupError;
@@ -149,6 +149,35 @@ pub enum CommandError {
         /// Why.
         reason: CloseReason,
     },
+    /// The chart of a drill.
+    #[error("cannot write the chart {file}")]
+    Chart {
+        /// The file.
+        file: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A drill where it may harm.
+    #[error(
+        "host {host} is in no lab: for a while {path} carries nothing of real transfers; say --yes if that is meant"
+    )]
+    DrillNotConfirmed {
+        /// The host.
+        host: String,
+        /// The path.
+        path: String,
+    },
+    /// More than one process can be drilled.
+    #[error("several processes have {device} open ({which}); name one by -c HOST.toml and --lane N")]
+    DrillWhere {
+        /// The device.
+        device: String,
+        /// The processes.
+        which: String,
+    },
+    /// A folder that is no lab.
+    #[error(transparent)]
+    NotALab(#[from] NotALab),
     /// A device where one path is meant.
     #[error("name one path of {device}, as in {device}/0; `diskwire path list` shows them")]
     PathMissing {
@@ -225,8 +254,11 @@ impl CommandError {
             | Self::ControlEphemeral { .. }
             | Self::ControlStays { .. }
             | Self::CopyRequest(_)
+            | Self::DrillNotConfirmed { .. }
+            | Self::DrillWhere { .. }
             | Self::Host(HostError::Stack(StackError::Address { .. }))
             | Self::Name { .. }
+            | Self::NotALab(_)
             | Self::PathMissing { .. }
             | Self::SeveralExports { .. }
             | Self::UnknownPeer { .. } => Exit::Usage,
@@ -241,7 +273,8 @@ impl CommandError {
                     | CloseReason::ShuttingDown,
                 ..
             } => Exit::TryAgain,
-            Self::Connect(_)
+            Self::Chart { .. }
+            | Self::Connect(_)
             | Self::ControlSession(_)
             | Self::Demo(_)
             | Self::DemoBeta { .. }

@@ -1,8 +1,11 @@
 //! `diskwire path`: the paths of the processes of a host that run, seen and steered.
 //!
-//! Keeps true: every lane of the host is asked, and which ones answered is said; what a process says is shown escaped.
-//! Not here: the way to the processes (`control_socket`), texts (`table`, `story`, `statistics`), the live view (`watch`).
+//! Keeps true: what a process says is shown escaped. Not here: who is asked (`asker`), the way to the processes
+//! (`control_socket`), texts (`table`, `story`, `statistics`), the live view (`watch`), `plan` and `drill`.
 
+mod asker;
+mod drill;
+mod plan;
 mod prometheus;
 mod statistics;
 mod story;
@@ -15,16 +18,16 @@ use serde_json::{Value, json};
 use super::{CommandError, print, say};
 use crate::args::Cli;
 use crate::args::path::{PathArgs, PathCommand, PathName, PathWhyArgs};
-use crate::config::HostConfig;
-use crate::control_socket::{Answers, Reply, Wish, ask_all};
+use crate::control_socket::{Answers, Reply, Silent, Wish};
 use crate::escape;
 use crate::exit::Exit;
+use asker::Asker;
 use view::Lane;
 
 pub(super) fn run(cli: &Cli, args: &PathArgs) -> Result<Exit, CommandError> {
-    let host = Asker { config: HostConfig::load(cli.config_file()?)? };
+    let host = Asker::new(cli, args.lab.as_deref())?;
     match &args.command {
-        PathCommand::List(args) => host.report(None, args.json, table::text),
+        PathCommand::List(args) => host.report(None, args.json, |lanes| table::text(lanes, table::columns())),
         PathCommand::Show(args) => {
             let what = &args.what;
             host.report(Some(what), args.json, |lanes| statistics::everything(lanes, what.path))
@@ -60,6 +63,8 @@ pub(super) fn run(cli: &Cli, args: &PathArgs) -> Result<Exit, CommandError> {
             host.command(&Wish::Group { device, priority }, args.json, &done)
         }
         PathCommand::Why(args) => host.why(args),
+        PathCommand::Plan(args) => plan::run(&host, args),
+        PathCommand::Drill(args) => drill::run(&host, args),
         PathCommand::Watch(args) => watch::run(&host, args.count),
     }
 }
@@ -68,52 +73,7 @@ fn one_path(what: &PathName) -> Result<usize, CommandError> {
     what.path.ok_or_else(|| CommandError::PathMissing { device: what.device.to_string() })
 }
 
-/// Whoever asks the processes of a host.
-struct Asker {
-    config: HostConfig,
-}
-
 impl Asker {
-    /// Asks all lanes. What a lane without an answer is like is said at once.
-    fn ask(&self, wish: &Wish) -> Result<Answers, CommandError> {
-        let answers = self.ask_quietly(wish)?;
-        for silent in &answers.silent {
-            say(&format!("lane {}: {}", silent.lane, silent.why));
-        }
-        if answers.replies.is_empty() {
-            return Err(match answers.silent.len() {
-                0 => CommandError::PathNobody {
-                    host: self.config.host.to_string(),
-                    file: escape::name(&self.config.file),
-                },
-                lanes => CommandError::PathSilent { lanes },
-            });
-        }
-        Ok(answers)
-    }
-
-    fn ask_quietly(&self, wish: &Wish) -> Result<Answers, CommandError> {
-        ask_all(&self.config.state, wish).map_err(|source| {
-            CommandError::StateDir(crate::state_dir::StateDirError::Io {
-                path: escape::name(&self.config.state),
-                source,
-            })
-        })
-    }
-
-    /// The lanes that answered what they were asked; if none did, that is the error.
-    fn answered(&self, wish: &Wish) -> Result<Answers, CommandError> {
-        let mut answers = self.ask(wish)?;
-        let (good, bad): (Vec<_>, Vec<_>) =
-            answers.replies.drain(..).partition(|reply| reply.error.is_none());
-        if let (true, Some(first)) = (good.is_empty(), bad.first()) {
-            return Err(CommandError::PathRefused { why: error_of(first).to_owned() });
-        }
-        bad.iter().for_each(|reply| say(&format!("{}: {}", process(reply), error_of(reply))));
-        answers.replies = good;
-        Ok(answers)
-    }
-
     /// What the lanes know of a device, or of all.
     fn report(
         &self,
@@ -136,7 +96,11 @@ impl Asker {
 
     fn prometheus(&self) -> Result<Exit, CommandError> {
         let answers = self.answered(&Wish::Prometheus)?;
-        let texts = answers.replies.iter().filter_map(|reply| Some((reply.lane, reply.text.as_deref()?)));
+        let labels = |reply: &Reply| {
+            let host = reply.host.as_ref().map_or_else(String::new, |host| format!("host=\"{host}\","));
+            format!("{host}lane=\"{}\",", reply.lane)
+        };
+        let texts = answers.replies.iter().filter_map(|reply| Some((labels(reply), reply.text.as_deref()?)));
         print(&prometheus::merge(texts))?;
         Ok(Exit::Done)
     }
@@ -165,6 +129,21 @@ impl Asker {
         })
     }
 
+    /// What happened to a path, which is told beside the others of its device.
+    fn story(&self, what: &PathName, as_json: bool) -> Result<Exit, CommandError> {
+        let answers = self.answered(&Wish::Show { device: Some(what.device.to_string()) })?;
+        let mut kept = answers.clone();
+        if let Some(place) = what.path {
+            keep_path(&mut kept.replies, place)?;
+        }
+        if as_json {
+            print_json(&kept)?;
+        } else {
+            print(&story::text(&view::lanes(&answers.replies), what.path))?;
+        }
+        Ok(Exit::Done)
+    }
+
     fn why(&self, args: &PathWhyArgs) -> Result<Exit, CommandError> {
         let device = args.what.device.to_string();
         if args.off {
@@ -172,7 +151,7 @@ impl Asker {
             return self.command(&Wish::Explain { device, on: false }, args.json, &done);
         }
         if !args.io {
-            return self.report(Some(&args.what), args.json, |lanes| story::text(lanes, args.what.path));
+            return self.story(&args.what, args.json);
         }
         let answers = self.answered(&Wish::Decisions { device: device.clone(), most: args.most.into() })?;
         if answers.replies.iter().any(|reply| reply.is_kept == Some(false)) {
@@ -212,7 +191,8 @@ fn error_of(reply: &Reply) -> &str {
 
 /// A process as users see it.
 fn process(reply: &Reply) -> String {
-    format!("{} (lane {}, process {})", escape::one_line(&reply.process), reply.lane, reply.pid)
+    let host = reply.host.as_ref().map_or_else(String::new, |host| format!("{host}: "));
+    format!("{host}{} (lane {}, process {})", escape::one_line(&reply.process), reply.lane, reply.pid)
 }
 
 fn policies(lanes: &[Lane]) -> String {
@@ -224,8 +204,14 @@ fn policies(lanes: &[Lane]) -> String {
 }
 
 fn print_json(answers: &Answers) -> Result<(), CommandError> {
-    let silent: Vec<_> =
-        answers.silent.iter().map(|silent| json!({ "lane": silent.lane, "why": silent.why })).collect();
+    let silent = |silent: &Silent| {
+        let mut said = json!({ "lane": silent.lane, "why": silent.why });
+        if let Some(host) = &silent.host {
+            said["host"] = host.as_str().into();
+        }
+        said
+    };
+    let silent: Vec<_> = answers.silent.iter().map(silent).collect();
     let whole = json!({ "version": 1, "lanes": answers.replies, "silent": silent });
     print(&(whole.to_string() + "\n"))
 }

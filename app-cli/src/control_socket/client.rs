@@ -21,6 +21,8 @@ use super::{Folder, PATIENCE, REPLY_MAX_BYTES, lane_of};
 /// A lane that is there and does not answer.
 #[derive(Clone, Debug)]
 pub struct Silent {
+    /// Where several hosts were asked, its host.
+    pub host: Option<String>,
     /// The lane.
     pub lane: u16,
     /// Why.
@@ -64,7 +66,7 @@ pub fn ask_all(state: &Path, wish: &Wish) -> io::Result<Answers> {
             match answer {
                 Ok(reply) => answers.replies.push(reply),
                 Err(error) if is_nobody(&error) => {}
-                Err(error) => answers.silent.push(Silent { lane, why: why(&error) }),
+                Err(error) => answers.silent.push(Silent { host: None, lane, why: why(&error) }),
             }
         }
     });
@@ -78,6 +80,15 @@ pub fn ask_first(state: &Path, wish: &Wish) -> Option<Reply> {
     lanes.sort_unstable();
     let folder = Folder::open(state).ok()?;
     lanes.into_iter().find_map(|lane| ask(&folder, lane, wish).ok())
+}
+
+/// Asks one lane of the host that has its state in `state`.
+///
+/// # Errors
+/// In words, why there is no answer.
+pub fn ask_lane(state: &Path, lane: u16, wish: &Wish) -> Result<Reply, String> {
+    let reply = Folder::open(state).and_then(|folder| ask(&folder, lane, wish));
+    reply.map_err(|error| if is_nobody(&error) { "its process ended".to_owned() } else { why(&error) })
 }
 
 fn lanes(state: &Path) -> io::Result<Vec<u16>> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::command::{CommandWish, OutcomeText};
+use super::plan::{DrillText, DrillWish, PlanText};
 
 /// Of requests and replies.
 pub const VERSION: u32 = 1;
@@ -66,6 +67,22 @@ pub enum Wish {
         /// How many at most.
         most: usize,
     },
+    /// How long the worst case of each fault takes, for all devices or one of them.
+    Plan {
+        /// Its id.
+        device: Option<String>,
+        /// What a path takes at most, in seconds; without it, the longest that was measured.
+        service_time: Option<f64>,
+    },
+    /// Lets a path fail on purpose for a time.
+    Drill(DrillWish),
+    /// What the drill that goes on has shown, or the last one.
+    DrillReport {
+        /// The device's id.
+        device: String,
+        /// Whether the requests are wanted one by one.
+        samples: bool,
+    },
     /// Sends a control command over one of the paths.
     Send(CommandWish),
 }
@@ -101,6 +118,9 @@ pub struct Reply {
     pub version: u32,
     /// Its lane.
     pub lane: u16,
+    /// Where several hosts were asked, its host; the asker knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// `serve` or `command`.
     pub process: String,
     /// Its number.
@@ -120,6 +140,12 @@ pub struct Reply {
     /// To [`Wish::Send`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<OutcomeText>,
+    /// To [`Wish::Plan`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plans: Option<Vec<PlanText>>,
+    /// To [`Wish::DrillReport`]; not there if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drill: Option<DrillText>,
     /// Why it was not done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -148,6 +174,9 @@ mod tests {
             Wish::Fail { device: "disk0".into(), path: 1 },
             Wish::Policy { device: "disk0".into(), policy: "weighted:3,1".into() },
             Wish::Explain { device: "disk0".into(), on: true },
+            Wish::Plan { device: None, service_time: Some(0.25) },
+            Wish::Drill(DrillWish { device: "disk0".into(), fault: "hang".into(), ..DrillWish::default() }),
+            Wish::DrillReport { device: "disk0".into(), samples: true },
         ] {
             let text = serde_json::to_string(&Request { version: VERSION, wish: wish.clone() }).unwrap();
             let request: Request = serde_json::from_str(&text).unwrap();

@@ -17,6 +17,7 @@
 mod client;
 pub mod command;
 mod message;
+pub mod plan;
 mod server;
 
 use std::fs::File;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use nix::sys::socket::UnixAddr;
 
-pub use client::{Answers, Silent, ask_all, ask_first};
+pub use client::{Answers, Silent, ask_all, ask_first, ask_lane};
 pub use message::{DecisionText, Reply, VERSION, Wish};
 pub use server::ControlSocket;
 

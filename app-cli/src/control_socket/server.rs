@@ -22,6 +22,7 @@ use storage_mapping::{PathIndex, wait};
 
 use super::command::OutcomeText;
 use super::message::{DecisionText, Reply, Request, VERSION, Versioned, Wish};
+use super::plan::{DrillText, PlanText};
 use super::{CLIENTS_MAX, Folder, PATIENCE, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, file_name};
 
 /// Clients that may wait to be taken in.
@@ -269,6 +270,18 @@ impl Shared {
                 Snapshot::write_prometheus(&snapshots, &mut text).expect("a String takes all");
                 return Ok(Reply { text: Some(text), ..self.reply() });
             }
+            Wish::Plan { device, service_time } => {
+                let plans = self.plans(device.as_deref(), service_time, deadline)?;
+                return Ok(Reply { plans: Some(plans), ..self.reply() });
+            }
+            Wish::DrillReport { device, samples } => {
+                let drill = drill(self.control(&device)?, samples, deadline)?;
+                return Ok(Reply { drill, ..self.reply() });
+            }
+            Wish::Drill(wish) => {
+                let command = wish.command()?;
+                (wish.device, command)
+            }
             Wish::Fail { device, path } => (device, Command::Fail(PathIndex(path))),
             Wish::Reinstate { device, path } => (device, Command::Reinstate(PathIndex(path))),
             Wish::Policy { device, policy } => {
@@ -309,11 +322,33 @@ impl Shared {
         }
     }
 
+    /// One device, or all.
+    fn wanted(&self, device: Option<&str>) -> Result<&[Control], String> {
+        match device {
+            Some(device) => Ok(std::slice::from_ref(self.control(device)?)),
+            None => Ok(&self.controls),
+        }
+    }
+
+    fn plans(
+        &self,
+        device: Option<&str>,
+        service_time: Option<f64>,
+        deadline: Instant,
+    ) -> Result<Vec<PlanText>, String> {
+        let service_time = service_time.map(Duration::try_from_secs_f64).transpose();
+        let service_time = service_time.map_err(|error| format!("service_time: {error}"))?;
+        let mut plans = Vec::new();
+        for control in self.wanted(device)? {
+            if let Answer::Plan(plan) = ask(control, Command::Plan { service_time }, deadline)? {
+                plans.push(PlanText::new(control.device(), &plan));
+            }
+        }
+        Ok(plans)
+    }
+
     fn snapshots(&self, device: Option<&str>, deadline: Instant) -> Result<Vec<Snapshot>, String> {
-        let wanted = match device {
-            Some(device) => std::slice::from_ref(self.control(device)?),
-            None => &self.controls,
-        };
+        let wanted = self.wanted(device)?;
         let mut snapshots = Vec::with_capacity(wanted.len());
         for control in wanted {
             if let Answer::Shown(snapshot) = ask(control, Command::Show, deadline)? {
@@ -333,6 +368,17 @@ impl Shared {
             )
         })
     }
+}
+
+/// What the last drill of a device showed.
+fn drill(control: &Control, samples: bool, deadline: Instant) -> Result<Option<DrillText>, String> {
+    let Answer::Drill(report) = ask(control, Command::DrillReport, deadline)? else { return Ok(None) };
+    let Some(report) = *report else { return Ok(None) };
+    let samples = match samples.then(|| ask(control, Command::DrillSamples, deadline)).transpose()? {
+        Some(Answer::DrillSamples(samples)) => samples,
+        _ => Vec::new(),
+    };
+    Ok(Some(DrillText::new(&report, &samples)))
 }
 
 fn ask(control: &Control, command: Command, deadline: Instant) -> Result<Answer, String> {

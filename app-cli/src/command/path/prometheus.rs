@@ -12,10 +12,10 @@ struct Family {
     samples: Vec<String>,
 }
 
-/// One text of the texts of lanes.
-pub(super) fn merge<'a>(texts: impl Iterator<Item = (u16, &'a str)>) -> String {
+/// One text of the texts of lanes, each with the labels that tell it from the others.
+pub(super) fn merge<'a>(texts: impl Iterator<Item = (String, &'a str)>) -> String {
     let mut families: Vec<Family> = Vec::new();
-    for (lane, text) in texts {
+    for (labels, text) in texts {
         let mut at = None;
         for line in text.lines().filter(|line| !line.is_empty()) {
             if let Some(rest) = line.strip_prefix("# ") {
@@ -34,7 +34,7 @@ pub(super) fn merge<'a>(texts: impl Iterator<Item = (u16, &'a str)>) -> String {
                     families[place].comments.push(line.to_owned());
                 }
             } else if let (Some(place), Some((name, rest))) = (at, line.split_once('{')) {
-                families[place].samples.push(format!("{name}{{lane=\"{lane}\",{rest}"));
+                families[place].samples.push(format!("{name}{{{labels}{rest}"));
             }
         }
     }
@@ -55,7 +55,10 @@ mod tests {
             format!("# HELP a A.\n# TYPE a counter\na{{x=\"1\"}} {value}\n# TYPE b gauge\nb{{x=\"1\"}} 0\n")
         };
         let (first, second) = (text(1), text(2));
-        let merged = merge([(0, first.as_str()), (3, second.as_str())].into_iter());
+        let merged = merge(
+            [("lane=\"0\",".to_owned(), first.as_str()), ("lane=\"3\",".to_owned(), second.as_str())]
+                .into_iter(),
+        );
         let expected = "\
 # HELP a A.
 # TYPE a counter

@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn everything_is_there_within_80_columns() {
-        let lanes = [Lane { lane: 0, title: "serve".to_owned(), devices: vec![device()] }];
+        let lanes = [Lane { name: "lane 0".to_owned(), title: "serve".to_owned(), devices: vec![device()] }];
         let shown = everything(&lanes, None);
         for part in
             ["policy", "file:disks/a-long-name-of-a-file.img?latency=2ms", "detect", "state", "failed"]

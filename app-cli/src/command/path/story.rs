@@ -5,9 +5,14 @@
 use std::fmt::Write;
 
 use super::table::push_wrapped;
-use super::view::{Device, Event, Lane, Path, age};
+use super::view::{Device, Event, Lane, Path, age, time};
 use crate::control_socket::Reply;
 use crate::escape;
+
+/// Requests of a path before its times are compared with those of others.
+const MEASURED_MIN: u64 = 5;
+/// A path that takes so many times as long as another one is slow.
+const SLOW_TIMES: f64 = 2.0;
 
 /// The story of one path, or of all.
 pub(super) fn text(lanes: &[Lane], place: Option<usize>) -> String {
@@ -38,6 +43,41 @@ fn push_path(text: &mut String, lane: &Lane, device: &Device, path: &Path) {
         push_wrapped(text, 2, &sentence);
     }
     push_wrapped(text, 2, &now(device, path));
+    if path.quarantined_bytes > 0 {
+        let what =
+            format!("It still has {} bytes of requests that were given up on.", path.quarantined_bytes);
+        push_wrapped(text, 2, &what);
+    }
+    if let Some(slowness) = slowness(device, path) {
+        push_wrapped(text, 2, &slowness);
+    }
+}
+
+/// How a path that is slower than another one is, and what that means for it.
+fn slowness(device: &Device, path: &Path) -> Option<String> {
+    let half = |path: &Path| {
+        let latency = path.main_latency();
+        latency.p50.filter(|_| latency.count >= MEASURED_MIN)
+    };
+    let best = device
+        .paths
+        .iter()
+        .filter(|other| other.priority == path.priority && other.path != path.path)
+        .filter_map(|other| Some((half(other)?, other.path)))
+        .min_by(|one, other| one.0.total_cmp(&other.0))?;
+    let own = half(path)?;
+    if path.state != "active" || own < best.0 * SLOW_TIMES {
+        return None;
+    }
+    let all: u64 = device.paths.iter().map(|path| path.requests).sum();
+    // For people to read.
+    let share = path.requests as f64 / all.max(1) as f64 * 100.0;
+    Some(format!(
+        "It is slow: half of its requests take more than {}, those of path {} {}. It got {share:.0} % of all requests.",
+        time(own),
+        best.1,
+        time(best.0)
+    ))
 }
 
 /// What an event says.
@@ -120,7 +160,11 @@ mod tests {
             event(1.5, "disabled", "active", "an operator wanted it"),
             event(2.0, "active", "failed", "it gave no answer in time"),
         ];
-        let lane = Lane { lane: 0, title: "serve (lane 0, process 7)".to_owned(), devices: vec![device] };
+        let lane = Lane {
+            name: "lane 0".to_owned(),
+            title: "serve (lane 0, process 7)".to_owned(),
+            devices: vec![device],
+        };
         let lines = text(std::slice::from_ref(&lane), Some(1));
         let expected = "  \
   13 s ago it was taken out of use: an operator wanted it
@@ -131,5 +175,28 @@ mod tests {
         assert!(lines.ends_with(expected), "{lines}");
         let quiet = text(&[lane], Some(0));
         assert!(quiet.contains("Nothing happened to it in the 14 s"), "{quiet}");
+    }
+
+    #[test]
+    fn a_slow_path_and_one_that_keeps_requests_say_so() {
+        let mut device = device();
+        let measured =
+            |p50| super::super::view::Distribution { count: 9, p50: Some(p50), ..Default::default() };
+        device.paths[1].state = "active".to_owned();
+        device.paths[0].latency.write = measured(0.002);
+        device.paths[1].latency.write = measured(0.0039);
+        assert_eq!(slowness(&device, &device.paths[1]), None);
+        device.paths[1].latency.write = measured(0.02);
+        (device.paths[0].requests, device.paths[1].requests) = (90, 10);
+        device.paths[1].quarantined_bytes = 4096;
+        let lane = Lane { name: "lane 0".to_owned(), title: "serve".to_owned(), devices: vec![device] };
+        let told = text(std::slice::from_ref(&lane), None).replace("\n  ", " ");
+        let slow = "It is slow: half of its requests take more than 20ms, those of path 0 2.0ms. It got 10 % of all requests.";
+        assert_eq!(told.matches(slow).count(), 1, "{told}");
+        assert_eq!(
+            told.matches("It still has 4096 bytes of requests that were given up on.").count(),
+            1,
+            "{told}"
+        );
     }
 }

@@ -9,7 +9,8 @@ use crate::control_socket::Reply;
 
 /// A process.
 pub(super) struct Lane {
-    pub(super) lane: u16,
+    /// What tells it from the others.
+    pub(super) name: String,
     /// As users see it.
     pub(super) title: String,
     pub(super) devices: Vec<Device>,
@@ -111,7 +112,7 @@ impl Path {
 /// The processes that said something of devices.
 pub(super) fn lanes(replies: &[Reply]) -> Vec<Lane> {
     let lane = |reply: &Reply| Lane {
-        lane: reply.lane,
+        name: super::asker::lane_name(reply.host.as_deref(), reply.lane),
         title: super::process(reply),
         devices: reply
             .devices
@@ -134,7 +135,16 @@ pub(super) fn time(seconds: f64) -> String {
     }
 }
 
-/// The same, where it may not be known.
+/// A time in seconds that is to be compared with others: to the millisecond.
+pub(super) fn exact(seconds: f64) -> String {
+    if seconds < 0.999_5 {
+        return time(seconds);
+    }
+    let text = format!("{seconds:.3}");
+    format!("{}s", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// A time in seconds in five signs or so, where it may not be known.
 pub(super) fn time_or_dash(seconds: Option<f64>) -> String {
     seconds.map_or_else(|| "-".to_owned(), time)
 }
@@ -157,6 +167,7 @@ mod tests {
     fn times_are_short() {
         let shown: Vec<_> = [0.0, 0.000_21, 0.001_2, 0.0999, 0.999_6, 5.0, 61.0].map(time).into();
         assert_eq!(shown, ["0us", "210us", "1.2ms", "100ms", "1.0s", "5.0s", "61s"]);
+        assert_eq!([0.02, 1.0, 5.025, 120.0].map(exact), ["20ms", "1s", "5.025s", "120s"]);
         assert_eq!(
             [-1.0, 9.0, 100.0, 600.0, 9000.0].map(age),
             ["0.0 s", "9.0 s", "100 s", "10 min", "2.5 h"]

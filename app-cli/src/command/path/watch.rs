@@ -15,9 +15,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use storage_mapping::wait;
 
+use super::asker::lane_name;
 use super::table::{push_head, push_reason};
 use super::view::{Device, Lane, Path, lanes, time_or_dash};
-use super::{Asker, CommandError, print, story};
+use super::{Asker, CommandError, print};
 use crate::control_socket::{Silent, Wish};
 use crate::escape;
 use crate::exit::Exit;
@@ -124,8 +125,8 @@ struct Look {
 }
 
 impl Look {
-    fn path(&self, lane: u16, device: &str, place: usize) -> Option<&Path> {
-        let lane = self.lanes.iter().find(|other| other.lane == lane)?;
+    fn path(&self, lane: &str, device: &str, place: usize) -> Option<&Path> {
+        let lane = self.lanes.iter().find(|other| other.name == lane)?;
         let device = lane.devices.iter().find(|other| other.device == device)?;
         device.paths.iter().find(|other| other.path == place)
     }
@@ -165,12 +166,12 @@ fn picture(before: &Look, now: &Look, silent: &[Silent], colours: bool) -> Strin
     for lane in &now.lanes {
         let _ = writeln!(text, "{}", lane.title);
         for device in &lane.devices {
-            push_device(&mut text, before, lane.lane, device, seconds, colours);
+            push_device(&mut text, before, &lane.name, device, seconds, colours);
         }
         text.push('\n');
     }
     for silent in silent {
-        let _ = writeln!(text, "lane {}: {}", silent.lane, escape::one_line(&silent.why));
+        let _ = writeln!(text, "{}: {}", name_of(silent), escape::one_line(&silent.why));
     }
     if now.lanes.is_empty() && silent.is_empty() {
         text.push_str("No process of this host has its paths open.\n");
@@ -180,7 +181,7 @@ fn picture(before: &Look, now: &Look, silent: &[Silent], colours: bool) -> Strin
     format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
 }
 
-fn push_device(text: &mut String, before: &Look, lane: u16, device: &Device, seconds: f64, colours: bool) {
+fn push_device(text: &mut String, before: &Look, lane: &str, device: &Device, seconds: f64, colours: bool) {
     push_head(text, device);
     let rates: Vec<Rate> = device
         .paths
@@ -231,35 +232,42 @@ fn bar(share: f64) -> String {
     format!("{}{}", "#".repeat(full), ".".repeat(BAR - full))
 }
 
+/// A lane that does not answer, as users see it.
+fn name_of(silent: &Silent) -> String {
+    lane_name(silent.host.as_deref(), silent.lane)
+}
+
 /// What has been said of changes.
 #[derive(Default)]
 struct Log {
     /// Of each device of each lane: when its last event was, its policy, its group.
-    known: BTreeMap<(u16, String), (f64, String, Vec<usize>)>,
-    lanes: BTreeMap<u16, String>,
+    known: BTreeMap<(String, String), (f64, String, Vec<usize>)>,
+    lanes: BTreeMap<String, String>,
 }
 
 impl Log {
     fn lines(&mut self, lanes: &[Lane], silent: &[Silent]) -> String {
         let mut text = String::new();
-        let is_there = |lane: u16| {
-            lanes.iter().any(|other| other.lane == lane) || silent.iter().any(|other| other.lane == lane)
+        // A process that took the lane of one that ended is another one: its title says so.
+        let is_there = |lane: &String, title: &String| {
+            lanes.iter().any(|other| other.name == *lane && other.title == *title)
+                || silent.iter().any(|other| name_of(other) == *lane)
         };
-        for (_, title) in self.lanes.iter().filter(|(lane, _)| !is_there(**lane)) {
+        for (_, title) in self.lanes.iter().filter(|(lane, title)| !is_there(lane, title)) {
             let _ = writeln!(text, "{title}: it ended");
         }
-        self.lanes.retain(|lane, _| is_there(*lane));
-        self.known.retain(|(lane, _), _| is_there(*lane));
+        self.lanes.retain(|lane, title| is_there(lane, title));
+        self.known.retain(|(lane, _), _| self.lanes.contains_key(lane));
         for lane in lanes {
-            self.lanes.insert(lane.lane, lane.title.clone());
+            self.lanes.insert(lane.name.clone(), lane.title.clone());
             lane.devices.iter().for_each(|device| self.push(&mut text, lane, device));
         }
         text
     }
 
     fn push(&mut self, text: &mut String, lane: &Lane, device: &Device) {
-        let key = (lane.lane, device.device.clone());
-        let name = format!("lane {} {}", lane.lane, escape::one_line(&device.device));
+        let key = (lane.name.clone(), device.device.clone());
+        let name = format!("{} {}", lane.name, escape::one_line(&device.device));
         let last = device.events.last().map_or(-1.0, |event| event.at);
         let now = (last, device.policy.clone(), device.current_group.clone());
         let Some(before) = self.known.insert(key, now) else {
@@ -271,8 +279,8 @@ impl Log {
             return;
         };
         for event in device.events.iter().filter(|event| event.at > before.0) {
-            let to = escape::one_line(&event.to);
-            let _ = writeln!(text, "{name}/{} {to}: {}", event.path, story::happened(event));
+            let line = format!("{name}/{} is {}: {}", event.path, event.to, event.reason);
+            let _ = writeln!(text, "{}", escape::one_line(&line));
         }
         if before.1 != device.policy {
             let _ = writeln!(text, "{name} chooses by {}", escape::one_line(&device.policy));
@@ -291,7 +299,7 @@ mod tests {
     use super::*;
 
     fn look(device: Device) -> Look {
-        let lane = Lane { lane: 0, title: "serve".to_owned(), devices: vec![device] };
+        let lane = Lane { name: "lane 0".to_owned(), title: "serve".to_owned(), devices: vec![device] };
         Look { at: Some(Instant::now()), lanes: vec![lane] }
     }
 
@@ -323,10 +331,7 @@ mod tests {
         let (from, to, reason) = ("failed".to_owned(), "active".to_owned(), "it answers".to_owned());
         later.events = vec![Event { at: 3.0, path: 1, from, to, reason }];
         let lines = log.lines(&look(later).lanes, &[]);
-        assert_eq!(
-            lines,
-            "lane 0 disk0/1 active: it came back into use: it answers\nlane 0 disk0 chooses by round-robin\n"
-        );
+        assert_eq!(lines, "lane 0 disk0/1 is active: it answers\nlane 0 disk0 chooses by round-robin\n");
         assert_eq!(log.lines(&[], &[]), "serve: it ended\n");
     }
 }
