@@ -164,13 +164,12 @@ fn predict(config: &FailoverConfig, path_count: u32, service_time: Duration, fau
     let FailoverConfig { attempt_timeout, flush_timeout, quiesce_time, probe_interval, .. } = *config;
     let term = |what, time| Term { what, time };
     let hung = term("attempt_timeout", attempt_timeout);
-    let late = term("lateness of the loop", LATENESS);
-    let other = term("the other path", service_time);
+    let late = term("lateness", LATENESS);
+    let other = term("other path", service_time);
     let (what, terms) = match fault {
-        FaultKind::Error => (
-            "the request is done over another path",
-            vec![term("the path until its error", service_time), other],
-        ),
+        FaultKind::Error => {
+            ("the request is done over another path", vec![term("until the error", service_time), other])
+        }
         FaultKind::Hang => ("the request is done over another path", vec![hung, late, other]),
         FaultKind::HangThenOverwrite => {
             ("the later write is done", vec![hung, term("quiesce_time", quiesce_time), late, other])
@@ -190,11 +189,11 @@ fn predict(config: &FailoverConfig, path_count: u32, service_time: Duration, fau
             };
             // The longest silence is that of a device that nobody uses.
             let idle = crate::failover::DEEP_IDLE_CHECK * path_count;
-            let silence = term("check of a device that nobody uses, 60s a path", interval.max(idle));
+            let silence = term("check of an idle device", interval.max(idle));
             ("the path is left", vec![silence, hung, late])
         }
         FaultKind::NoPath => match config.no_path {
-            NoPathPolicy::Fail => ("the request fails", vec![term("the path until its error", service_time)]),
+            NoPathPolicy::Fail => ("the request fails", vec![term("until the error", service_time)]),
             NoPathPolicy::QueueFor(patience) => {
                 ("the request fails, if no path comes back", vec![term("no_path", patience), late])
             }
@@ -212,7 +211,7 @@ fn predict(config: &FailoverConfig, path_count: u32, service_time: Duration, fau
             let terms = vec![
                 term("interval of probes", probe_interval),
                 late,
-                term("a probe and the reads of a comparison", service_time * reads),
+                term("probe and comparison", service_time * reads),
             ];
             ("the path carries I/O again", terms)
         }
