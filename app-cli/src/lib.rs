@@ -10,6 +10,7 @@
 
 pub mod args;
 pub mod byte_size;
+pub mod chart;
 pub mod command;
 pub mod config;
 pub mod control_session;
