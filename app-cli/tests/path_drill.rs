@@ -137,7 +137,8 @@ fn a_drill_that_cannot_be_is_one_line() {
     assert!(stdout(&done).contains("Nothing was measured: no request met the fault."), "{done:?}");
     lab.run("beta", "path fail disk0/0").expect(0);
     lab.run("beta", "path drill disk0/1 --fault hang").expect_line(1, "a drill needs two");
-    lab.run("beta", "path drill disk0/0 --fault hang").expect_line(1, "this path is not in use");
+    lab.run("beta", "path drill disk0/0 --fault hang")
+        .expect_line(1, "this path is not in use; wait until it is");
     fs::remove_file(lab.path("LAB")).unwrap();
     let done = lab.run("beta", "path drill disk0/1 --fault hang").expect_line(2, "host beta is in no lab");
     assert!(done.stderr.contains("say --yes if that is meant"), "{done:?}");

@@ -165,8 +165,8 @@ pub enum DrillError {
     /// It would take the last path.
     #[error("no other path is in use: a drill needs two")]
     LastPath,
-    /// The path has failed already.
-    #[error("this path is not in use: there is nothing to drill")]
+    /// The path has failed, or was set aside.
+    #[error("this path is not in use; wait until it is, or put it into use, then drill it")]
     NotInUse,
     /// One is going on.
     #[error("a drill is going on: wait until it is over")]
