@@ -1,14 +1,16 @@
-//! SCSI bytes: what is emitted is read back as it was, what was cut short says so, and nothing panics, whatever comes.
+//! SCSI bytes (sense data, INQUIRY, persistent reservations; the rest in `scsi_pages.rs`): what is emitted is read back as it was, what was cut short says so, and nothing panics, whatever comes.
 //!
 //! The bytes themselves are compared with the standard's field layout in `scsi_golden.rs`, with `sg3_utils` in
 //! `scsi_tools.rs`.
 
-use std::fmt::Debug;
+#[path = "support/reply.rs"]
+mod reply;
 
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use storage_mapping::control_port::{Cdb, CommandBytes, ControlCommand, Transfer};
+use reply::{cdb, comes_back_and_knows_its_length as comes_back, hostile, is_stable, out, replies, text};
+use storage_mapping::control_port::Transfer;
 use storage_mapping::scsi::inquiry::{
     InquiryCommand, InquiryData, InquiryFlags, Peripheral, TargetPortGroupSupport,
 };
@@ -24,68 +26,7 @@ use storage_mapping::scsi::vpd::{
     PagePolicy, PolicyDescriptor, Provisioning, Vpd,
 };
 
-/// A reply that can be read and made.
-trait Reply: Sized + Clone + PartialEq + Debug {
-    fn read(bytes: &[u8]) -> Option<Self>;
-    fn make(&self) -> Vec<u8>;
-    fn whole(&mut self) -> &mut bool;
-}
-
-macro_rules! replies {
-    ($($name:ty),+ $(,)?) => {$(
-        impl Reply for $name {
-            fn read(bytes: &[u8]) -> Option<Self> {
-                <$name>::parse(bytes)
-            }
-            fn make(&self) -> Vec<u8> {
-                self.emit()
-            }
-            fn whole(&mut self) -> &mut bool {
-                &mut self.is_whole
-            }
-        }
-    )+};
-}
-
 replies!(Sense, InquiryData, Vpd, KeyList, ReservationReport, Capabilities, FullStatus);
-
-/// What is emitted is read back; every part of it that is shorter is no whole reply.
-fn comes_back<T: Reply>(reply: &T) {
-    let bytes = reply.make();
-    assert_eq!(T::read(&bytes).as_ref(), Some(reply), "{bytes:02x?}");
-    for cut in 0..bytes.len() {
-        assert!(
-            T::read(&bytes[..cut]).is_none_or(|mut part| !*part.whole()),
-            "{cut} of {} bytes are called whole: {bytes:02x?}",
-            bytes.len()
-        );
-    }
-    // What stands behind it is not looked at.
-    assert_eq!(T::read(&[&bytes[..], &[0xff; 9]].concat()).as_ref(), Some(reply));
-}
-
-/// Of any bytes, what was read is emitted so that it is read again.
-fn is_stable<T: Reply>(bytes: &[u8]) {
-    let Some(mut first) = T::read(bytes) else { return };
-    let second = T::read(&first.make());
-    *first.whole() = true;
-    assert_eq!(second, Some(first), "{bytes:02x?}");
-}
-
-fn cdb(command: &ControlCommand) -> Cdb {
-    let CommandBytes::Scsi(cdb) = command.bytes else { panic!("a SCSI command") };
-    cdb
-}
-
-fn hostile() -> impl Strategy<Value = Vec<u8>> {
-    // Short ones, and many small bytes, so that lengths often fit.
-    vec(prop_oneof![2 => 0_u8..12, 1 => any::<u8>()], 0..120)
-}
-
-fn text(max: usize) -> impl Strategy<Value = String> {
-    proptest::string::string_regex(&format!("([!-~]([ -~]{{0,{}}}[!-~])?)?", max - 2))
-        .expect("a regular expression")
-}
 
 fn peripheral() -> impl Strategy<Value = Peripheral> {
     (0_u8..8, 0_u8..32).prop_map(|(qualifier, device_type)| Peripheral { qualifier, device_type })
@@ -354,10 +295,10 @@ proptest! {
         kind in reservation_type(),
         cut in any::<prop::sample::Index>(),
     ) {
-        let out = ReserveOut { action, scope, kind, list };
-        let command = out.command();
-        let Transfer::Out(data) = &command.transfer else { panic!("it carries a list") };
-        prop_assert_eq!(ReserveOut::parse(&cdb(&command), data), Ok(out));
+        let change = ReserveOut { action, scope, kind, list };
+        let command = change.command();
+        let data = out(&command);
+        prop_assert_eq!(ReserveOut::parse(&cdb(&command), data), Ok(change));
         let short = &data[..cut.index(data.len())];
         prop_assert_eq!(ReserveOut::parse(&cdb(&command), short), Err(ReserveOutError::Length));
         prop_assert!(ParameterList::parse(action, short).is_err());

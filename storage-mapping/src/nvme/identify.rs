@@ -162,7 +162,7 @@ impl IdentifyController {
             namespaces: word(516),
             io_commands: short(520),
             write_cache: byte(525),
-            subsystem: text_at(bytes, 768, 256),
+            subsystem: text_at(bytes, 768, 255),
             is_whole: bytes.len() >= DATA_BYTES,
         })
     }
@@ -465,7 +465,7 @@ impl NameList {
             names.push(NamespaceName::of(*kind, name));
             rest = after;
         }
-        Some(Self { names, is_whole: has_end || own.len() == DATA_BYTES })
+        Some(Self { names, is_whole: has_end || own.len() == DATA_BYTES && rest.len() < 4 })
     }
 
     /// Its bytes; names that do not fit are left out.

@@ -168,7 +168,8 @@ impl Sense {
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let code = bytes.first()? & 0x7f;
         let announced = bytes.get(7).map_or(0, |length| usize::from(*length));
-        let (body, is_whole) = clipped(bytes, 0, 8 + announced);
+        let (body, came) = clipped(bytes, 0, (8 + announced).min(SENSE_MAX_BYTES));
+        let is_whole = came && 8 + announced <= SENSE_MAX_BYTES;
         let deferred = code & 1 != 0;
         match code {
             0x70 | 0x71 => Self::parse_fixed(body).map(|sense| Self { deferred, is_whole, ..sense }),

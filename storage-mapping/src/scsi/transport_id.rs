@@ -56,7 +56,11 @@ impl TransportId {
         Some((known.unwrap_or_else(|| Self::Other(own.to_vec())), length))
     }
 
+    /// The name in a text field, whose length is a multiple of four.
     fn parse_iscsi(has_session: bool, text: &[u8]) -> Option<Self> {
+        if !text.len().is_multiple_of(4) {
+            return None;
+        }
         let end = text.iter().position(|byte| *byte == 0)?;
         let text = std::str::from_utf8(&text[..end]).ok()?;
         if !has_session {
