@@ -6,6 +6,11 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use proptest::sample::select;
 use storage_mapping::control_port::{ControlCommand, Transfer};
 use storage_mapping::device::storage_system::SimulatedPath;
+use storage_mapping::scsi::capacity::ReadCapacity;
+use storage_mapping::scsi::log::{LogSelect, LogSense};
+use storage_mapping::scsi::luns::ReportLuns;
+use storage_mapping::scsi::mode::{ModeData, ModeForm, ModeSelect, ModeSense};
+use storage_mapping::scsi::port_groups::{ReportPortGroups, SetPortGroups};
 use storage_mapping::scsi::reservations::{
     KeyList, ParameterList, RegisterFlags, ReservationReport, ReservationType, ReserveInAction, ReserveOut,
     ReserveOutAction,
@@ -45,6 +50,23 @@ fn rows() -> Vec<(&'static str, ControlCommand, &'static str)> {
         ("ALLOW MEDIUM REMOVAL", none(&[0x1e, 0, 0, 0, 0, 0]), "AAAAA"),
         ("PREVENT MEDIUM REMOVAL", none(&[0x1e, 0, 0, 0, 1, 0]), "CCACC"),
         ("vendor command", C0(), "CCACC"),
+        ("READ CAPACITY(16)", ReadCapacity::LONG.command(), "AAAAA"),
+        ("REPORT LUNS", ReportLuns { select: 0, allocation: 64 }.command(), "AAAAA"),
+        (
+            "REPORT TARGET PORT GROUPS",
+            ReportPortGroups { extended: false, allocation: 256 }.command(),
+            "AAAAA",
+        ),
+        ("SET TARGET PORT GROUPS", SetPortGroups { groups: vec![(1, 0), (2, 0)] }.command(), "CCACC"),
+        ("REPORT SUPPORTED OPERATION CODES", read(&[0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]), "AAAAA"),
+        ("MODE SENSE(6)", ModeSense::new(ModeForm::Six, 0x3f, 255).command(), "ACAAC"),
+        (
+            "MODE SELECT(10)",
+            ModeSelect { form: ModeForm::Ten, save: false, data: ModeData::of_pages(Vec::new()) }.command(),
+            "CCACC",
+        ),
+        ("LOG SENSE", LogSense::new(0, 64).command(), "AAAAA"),
+        ("LOG SELECT", LogSelect { reset: false, ..LogSelect::reset(0) }.command(), "CCACC"),
         // Registrations are in the way of the old kind, whoever sends it.
         ("RESERVE(6)", none(&[0x16, 0, 0, 0, 0, 0]), "CCCCC"),
         ("RELEASE(10)", none(&[0x57, 0, 0, 0, 0, 0, 0, 0, 0, 0]), "CCCCC"),

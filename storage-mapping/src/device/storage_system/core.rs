@@ -36,7 +36,7 @@ use crate::block::buffer::BufferPool;
 use crate::block::request::{Cancelled, IoCompletion, IoRequest, IoTag, Operation, RefusalReason, Refused};
 use crate::block::time::Instant;
 use crate::block::{DeviceEvent, Geometry};
-use crate::control_port::{ControlCompletion, ControlEvent};
+use crate::control_port::{ControlCompletion, ControlEvent, TRANSFER_MAX_BYTES};
 use crate::hand_off::bell::Bell;
 
 /// Requests in flight on one path, at most.
@@ -234,7 +234,10 @@ impl CheckedParts {
                 seed: self.seed,
                 block_size: self.block_size,
                 block_count: volume.geometry.block_count,
+                transfer_max_bytes: volume.geometry.transfer_max_bytes.min(TRANSFER_MAX_BYTES),
                 ports: self.ports.iter().map(|port| port.group).collect(),
+                groups: self.groups.iter().map(|(_, is_preferred)| *is_preferred).collect(),
+                units: u16::try_from(self.volumes.len()).unwrap_or(u16::MAX),
                 keeps_registrations: self.target.keeps_registrations,
             })
         };

@@ -15,6 +15,8 @@ mod attention;
 mod blocks;
 mod command_set;
 mod identity;
+mod pages;
+mod reports;
 mod reservations;
 mod reserve;
 mod unit;

@@ -22,7 +22,11 @@ impl Core {
         }
         let now = self.now;
         let Command { nexus, kind, lba, bytes, .. } = self.commands[index as usize];
-        let volume = &self.volumes[self.nexuses[nexus].volume];
+        let volume = self.nexuses[nexus].volume;
+        if kind != RequestKind::Flush {
+            self.units[volume].count_bytes(kind == RequestKind::Write, bytes);
+        }
+        let volume = &self.volumes[volume];
         let mut pieces = std::mem::take(&mut self.commands[index as usize].pieces);
         let mut put = |disk: usize, disk_lba, offset, length| {
             let end = self.disks[disk].1.serve(now, length);

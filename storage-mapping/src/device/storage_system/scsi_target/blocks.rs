@@ -4,10 +4,9 @@
 //! disks (`core::service`).
 
 use super::answer::{Answer, BlockWork, Step};
-use super::command_set::opcode;
-use super::identity::BLOCKS_MAX_BYTES;
 use super::unit::{Call, Done, LogicalUnit};
 use crate::block::address::Lba;
+use crate::scsi::opcode;
 
 /// FUA, in byte 1.
 const FUA: u8 = 0x08;
@@ -34,7 +33,8 @@ impl LogicalUnit {
         let (lba, fua) = (Lba(lba), call.cdb[1] & FUA != 0);
         let bytes =
             usize::try_from(count).ok().and_then(|count| count.checked_mul(self.name.block_size.bytes()));
-        let Some(bytes) = bytes.filter(|bytes| *bytes <= BLOCKS_MAX_BYTES || is_flush(call.cdb)) else {
+        let Some(bytes) = bytes.filter(|bytes| *bytes <= self.name.transfer_max_bytes || is_flush(call.cdb))
+        else {
             return Done::answer(Answer::wrong_field(length_field));
         };
         let (changed, work) = match call.cdb[0] {

@@ -7,6 +7,7 @@
 //! Keeps true: each (opcode, service action) has one row. Not here: what a command does (`unit`).
 
 use crate::device::storage_system::access_state::AccessState;
+use crate::scsi::opcode;
 use crate::scsi::reservations::ReservationType;
 
 use Reach::{Active, Every, Standby};
@@ -51,44 +52,14 @@ pub(super) struct Row {
     pub(super) passes_reserve: bool,
 }
 
-pub(super) mod opcode {
-    pub(in super::super) const TEST_UNIT_READY: u8 = 0x00;
-    pub(in super::super) const REQUEST_SENSE: u8 = 0x03;
-    pub(in super::super) const INQUIRY: u8 = 0x12;
-    pub(in super::super) const MODE_SELECT_6: u8 = 0x15;
-    pub(in super::super) const RESERVE_6: u8 = 0x16;
-    pub(in super::super) const RELEASE_6: u8 = 0x17;
-    pub(in super::super) const MODE_SENSE_6: u8 = 0x1a;
-    pub(in super::super) const START_STOP_UNIT: u8 = 0x1b;
-    pub(in super::super) const PREVENT_ALLOW: u8 = 0x1e;
-    pub(in super::super) const READ_CAPACITY_10: u8 = 0x25;
-    pub(in super::super) const READ_10: u8 = 0x28;
-    pub(in super::super) const WRITE_10: u8 = 0x2a;
-    pub(in super::super) const SYNCHRONIZE_CACHE_10: u8 = 0x35;
-    pub(in super::super) const LOG_SELECT: u8 = 0x4c;
-    pub(in super::super) const LOG_SENSE: u8 = 0x4d;
-    pub(in super::super) const MODE_SELECT_10: u8 = 0x55;
-    pub(in super::super) const RESERVE_10: u8 = 0x56;
-    pub(in super::super) const RELEASE_10: u8 = 0x57;
-    pub(in super::super) const MODE_SENSE_10: u8 = 0x5a;
-    pub(in super::super) const PERSISTENT_RESERVE_IN: u8 = 0x5e;
-    pub(in super::super) const PERSISTENT_RESERVE_OUT: u8 = 0x5f;
-    pub(in super::super) const READ_16: u8 = 0x88;
-    pub(in super::super) const WRITE_16: u8 = 0x8a;
-    pub(in super::super) const SYNCHRONIZE_CACHE_16: u8 = 0x91;
-    pub(in super::super) const SERVICE_ACTION_IN_16: u8 = 0x9e;
-    pub(in super::super) const REPORT_LUNS: u8 = 0xa0;
-    pub(in super::super) const MAINTENANCE_IN: u8 = 0xa3;
-    pub(in super::super) const MAINTENANCE_OUT: u8 = 0xa4;
-    pub(in super::super) const VENDOR: u8 = 0xc0;
-}
-
-/// READ CAPACITY (16).
-pub(super) const READ_CAPACITY_16: u8 = 0x10;
+/// The vendor command of this target: it counts its executions.
+pub(super) const VENDOR: u8 = 0xc0;
 /// REPORT and SET TARGET PORT GROUPS.
 pub(super) const TARGET_PORT_GROUPS: u8 = 0x0a;
 /// REPORT SUPPORTED OPERATION CODES.
 pub(super) const SUPPORTED_OPCODES: u8 = 0x0c;
+/// READ CAPACITY (16).
+const READ_CAPACITY_16: u8 = 0x10;
 
 const fn row(opcode: u8, length: usize, touch: Touch, reach: Reach, passes_reserve: bool) -> Row {
     Row { opcode, action: None, length, touch, reach, passes_reserve }
@@ -116,7 +87,7 @@ pub(super) const ROWS: &[Row] = &[
     row(opcode::RELEASE_6, 6, Legacy, Active, true),
     row(opcode::MODE_SENSE_6, 6, Reads, Standby, false),
     row(opcode::START_STOP_UNIT, 6, Changes, Active, false),
-    row(opcode::PREVENT_ALLOW, 6, Changes, Active, false),
+    row(opcode::PREVENT_ALLOW_MEDIUM_REMOVAL, 6, Changes, Active, false),
     row(opcode::READ_CAPACITY_10, 10, Free, Active, true),
     row(opcode::READ_10, 10, Reads, Active, false),
     row(opcode::WRITE_10, 10, Changes, Active, false),
@@ -147,7 +118,7 @@ pub(super) const ROWS: &[Row] = &[
     with(TARGET_PORT_GROUPS, row(opcode::MAINTENANCE_IN, 12, Free, Every, true)),
     with(SUPPORTED_OPCODES, row(opcode::MAINTENANCE_IN, 12, Free, Active, true)),
     with(TARGET_PORT_GROUPS, row(opcode::MAINTENANCE_OUT, 12, Changes, Every, false)),
-    row(opcode::VENDOR, 6, Changes, Active, false),
+    row(VENDOR, 6, Changes, Active, false),
 ];
 
 /// Why a command is none of these.
@@ -177,7 +148,7 @@ impl Row {
     /// What it touches with these bits: PREVENT of nothing and START touch nothing (SBC-4 4.17).
     pub(super) fn touch_of(&self, cdb: &[u8]) -> Touch {
         let is_free = match self.opcode {
-            opcode::PREVENT_ALLOW => cdb[4] & 0x03 == 0,
+            opcode::PREVENT_ALLOW_MEDIUM_REMOVAL => cdb[4] & 0x03 == 0,
             opcode::START_STOP_UNIT => cdb[4] & 0xf1 == 0x01,
             _ => false,
         };
@@ -186,7 +157,7 @@ impl Row {
 
     /// Whether it gets past another nexus's RESERVE.
     pub(super) fn passes_reserve_of_another(&self, cdb: &[u8]) -> bool {
-        self.passes_reserve || self.opcode == opcode::PREVENT_ALLOW && cdb[4] & 0x03 == 0
+        self.passes_reserve || self.opcode == opcode::PREVENT_ALLOW_MEDIUM_REMOVAL && cdb[4] & 0x03 == 0
     }
 
     /// Whether it reports a unit attention that waits.

@@ -27,8 +27,6 @@ const PAGES: [u8; 8] = [
     code::BLOCK_CHARACTERISTICS,
     code::PROVISIONING,
 ];
-/// The most that one command reads or writes, in bytes.
-pub(super) const BLOCKS_MAX_BYTES: usize = crate::control_port::TRANSFER_MAX_BYTES;
 
 impl LogicalUnit {
     pub(super) fn inquiry(&self, call: &Call<'_>) -> Answer {
@@ -85,7 +83,8 @@ impl LogicalUnit {
             }),
             code::MODE_PAGE_POLICY => Page::ModePagePolicy(policies()),
             code::BLOCK_LIMITS => {
-                let blocks = u32::try_from(BLOCKS_MAX_BYTES / self.name.block_size.bytes()).unwrap_or(0);
+                let blocks =
+                    u32::try_from(self.name.transfer_max_bytes / self.name.block_size.bytes()).unwrap_or(0);
                 Page::BlockLimits(BlockLimits {
                     transfer_max: blocks,
                     transfer_optimal: blocks,

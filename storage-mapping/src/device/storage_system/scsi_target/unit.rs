@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 
 use super::answer::{Answer, Step};
 use super::attention::{Attention, Attentions};
-use super::command_set::{self, Row, Touch, Unknown, opcode};
+use super::command_set::{self, Row, Touch, Unknown};
+use super::pages::{Counters, SharedPages, nexus_page};
 use super::reservations::{News, Registrant, Reservations};
 use crate::block::address::{BlockCount, BlockSize};
 use crate::device::storage_system::access_state::AccessState;
+use crate::scsi::mode::ModePage;
+use crate::scsi::opcode;
 use crate::scsi::sense::{Sense, key};
 
 /// How often a command came to a logical unit, and what came of it.
@@ -34,8 +37,14 @@ pub(in super::super) struct UnitName {
     pub(in super::super) seed: u64,
     pub(in super::super) block_size: BlockSize,
     pub(in super::super) block_count: BlockCount,
+    /// The most that one command reads or writes.
+    pub(in super::super) transfer_max_bytes: usize,
     /// The target port group of each port, by index.
     pub(in super::super) ports: Vec<usize>,
+    /// Whether each group is preferred.
+    pub(in super::super) groups: Vec<bool>,
+    /// How many units the target has.
+    pub(in super::super) units: u16,
     /// Whether registrations outlive logins.
     pub(in super::super) keeps_registrations: bool,
 }
@@ -50,6 +59,8 @@ pub(super) struct NexusState {
     pub(super) attentions: Attentions,
     pub(super) deferred: Option<Sense>,
     pub(super) prevents_removal: bool,
+    /// The page of settings that each nexus has its own of.
+    pub(super) page: ModePage,
 }
 
 /// One command for the unit.
@@ -99,7 +110,9 @@ pub(in super::super) struct LogicalUnit {
     pub(super) reservations: Reservations,
     /// Who holds a RESERVE of SPC-2.
     pub(super) reserved_by: Option<usize>,
-    pub(super) vendor_count: u64,
+    pub(super) shared: SharedPages,
+    pub(super) counters: Counters,
+    vendor_count: u64,
     executions: BTreeMap<(u8, Option<u8>), Executions>,
 }
 
@@ -110,6 +123,8 @@ impl LogicalUnit {
             nexuses: Vec::new(),
             reservations: Reservations::default(),
             reserved_by: None,
+            shared: SharedPages::default(),
+            counters: Counters::default(),
             vendor_count: 0,
             executions: BTreeMap::new(),
         }
@@ -124,6 +139,7 @@ impl LogicalUnit {
             attentions: Attentions::default(),
             deferred: None,
             prevents_removal: false,
+            page: nexus_page(),
         });
         self.nexuses.len() - 1
     }
@@ -141,6 +157,7 @@ impl LogicalUnit {
         state.attentions.clear();
         state.deferred = None;
         state.prevents_removal = false;
+        state.page = nexus_page();
         if self.reserved_by == Some(nexus) {
             self.reserved_by = None;
         }
@@ -192,11 +209,6 @@ impl LogicalUnit {
 
     pub(in super::super) fn executions(&self) -> &BTreeMap<(u8, Option<u8>), Executions> {
         &self.executions
-    }
-
-    /// Whether the unit is set to sense data of descriptor format.
-    pub(in super::super) fn has_descriptor_sense(&self) -> bool {
-        false
     }
 
     /// Who a command of this login is, to the registrations.
@@ -297,8 +309,19 @@ impl LogicalUnit {
             opcode::TEST_UNIT_READY => Done::good(false),
             opcode::REQUEST_SENSE => Done::answer(self.request_sense(call)),
             opcode::START_STOP_UNIT => Done::good(true),
-            opcode::PREVENT_ALLOW => self.prevent_removal(call),
+            opcode::PREVENT_ALLOW_MEDIUM_REMOVAL => self.prevent_removal(call),
             opcode::INQUIRY => Done::answer(self.inquiry(call)),
+            opcode::MODE_SENSE_6 | opcode::MODE_SENSE_10 => Done::answer(self.mode_sense(call)),
+            opcode::MODE_SELECT_6 | opcode::MODE_SELECT_10 => self.mode_select(call),
+            opcode::LOG_SENSE => Done::answer(self.log_sense(call)),
+            opcode::LOG_SELECT => self.log_select(call),
+            opcode::READ_CAPACITY_10 | opcode::SERVICE_ACTION_IN_16 => Done::answer(self.read_capacity(call)),
+            opcode::REPORT_LUNS => Done::answer(self.report_luns(call)),
+            opcode::MAINTENANCE_IN if row.action == Some(command_set::SUPPORTED_OPCODES) => {
+                Done::answer(self.report_opcodes(call))
+            }
+            opcode::MAINTENANCE_IN => Done::answer(self.report_groups(call)),
+            opcode::MAINTENANCE_OUT => self.set_groups(call),
             opcode::RESERVE_6 | opcode::RESERVE_10 => self.reserve(call.nexus),
             opcode::RELEASE_6 | opcode::RELEASE_10 => self.release(call.nexus),
             opcode::PERSISTENT_RESERVE_IN => Done::answer(self.persistent_in(call)),
@@ -309,7 +332,7 @@ impl LogicalUnit {
             | opcode::WRITE_16
             | opcode::SYNCHRONIZE_CACHE_10
             | opcode::SYNCHRONIZE_CACHE_16 => self.blocks(call),
-            opcode::VENDOR => self.vendor(),
+            command_set::VENDOR => self.vendor(),
             _ => Done::answer(Answer::illegal(0x20, 0x00)),
         }
     }
