@@ -9,6 +9,7 @@ pub mod ctl;
 pub mod keygen;
 pub mod lab;
 pub mod path;
+pub mod pr_helper;
 pub mod sim;
 pub mod transfer;
 pub mod volume;
@@ -56,6 +57,7 @@ pub enum Command {
     Lab(lab::LabArgs),
     Ls(transfer::LsArgs),
     Path(path::PathArgs),
+    PrHelper(pr_helper::PrHelperArgs),
     Serve(transfer::ServeArgs),
     Sim(sim::SimArgs),
     Status(transfer::StatusArgs),

@@ -11,6 +11,7 @@ mod keygen;
 mod lab;
 mod ls;
 mod path;
+mod pr_helper;
 mod serve;
 mod sim;
 mod status;
@@ -55,7 +56,7 @@ pub enum CommandError {
     },
     /// A command whose effect ends with the session of this command.
     #[error(
-        "no process of this host has device {device}, and what this command sets would end with it; start one \
+        "no running process has {device}, and what this command sets would end with its own session; start one \
          (diskwire serve), or say --ephemeral"
     )]
     ControlEphemeral {
@@ -115,6 +116,36 @@ pub enum CommandError {
         path: String,
         /// Why.
         source: io::Error,
+    },
+    /// Nothing tells a disk of virtual machines.
+    #[error(
+        "device {device} has no node or file that a virtual machine could have open; write NODE={device}"
+    )]
+    HelperNoNode {
+        /// The device.
+        device: String,
+    },
+    /// A node of a disk.
+    #[error("{node} cannot be looked at; it must be what virtual machines have open")]
+    HelperNode {
+        /// The node.
+        node: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The socket of the helper.
+    #[error("{socket} cannot be served; remove it, or name another one")]
+    HelperSocket {
+        /// The socket.
+        socket: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Two disks with one node.
+    #[error("{node} is named by two disks; a node belongs to one")]
+    HelperTwice {
+        /// The node.
+        node: String,
     },
     /// A process of the host cannot start.
     #[error(transparent)]
@@ -256,6 +287,8 @@ impl CommandError {
             | Self::CopyRequest(_)
             | Self::DrillNotConfirmed { .. }
             | Self::DrillWhere { .. }
+            | Self::HelperNoNode { .. }
+            | Self::HelperTwice { .. }
             | Self::Host(HostError::Stack(StackError::Address { .. }))
             | Self::Name { .. }
             | Self::NotALab(_)
@@ -283,6 +316,8 @@ impl CommandError {
             | Self::DemoFile { .. }
             | Self::DemoOpen
             | Self::Export { .. }
+            | Self::HelperNode { .. }
+            | Self::HelperSocket { .. }
             | Self::Host(_)
             | Self::Key(_)
             | Self::Lab(_)
@@ -320,6 +355,7 @@ pub fn run(cli: &Cli) -> Result<Exit, CommandError> {
         Command::Lab(args) => lab::run(args),
         Command::Ls(args) => ls::run(cli, args),
         Command::Path(args) => path::run(cli, args),
+        Command::PrHelper(args) => pr_helper::run(cli, args),
         Command::Sim(args) => sim::run(args),
         Command::Serve(_) => serve::run(cli),
         Command::Status(args) => status::run(cli, args),

@@ -8,5 +8,6 @@
 //! that nobody knows is told as a check condition, never as GOOD. Not here: what a reservation is
 //! (`multipath::out_of_band`).
 
+pub mod executor;
 pub mod protocol;
 pub mod server;

@@ -13,6 +13,7 @@ use multipath::{FailoverConfig, PathConfig, SelectorKind};
 
 use crate::args::Cli;
 use crate::args::ctl::{CtlCommon, CtlTarget};
+use crate::args::path::PathName;
 use crate::command::{CommandError, say};
 use crate::config::{DeviceConfig, HostConfig, PathText};
 use crate::control_session::ControlSession;
@@ -51,19 +52,15 @@ impl Carrier {
     /// Where the configuration or the paths are wrong, or an own session will not do.
     pub(super) fn open(cli: &Cli, common: &CtlCommon, is_bound: bool) -> Result<Self, CommandError> {
         let (file, base, config) = match &common.what {
-            CtlTarget::Addresses(addresses) => {
-                (PathBuf::from("command line"), PathBuf::from("."), of_addresses(addresses)?)
-            }
+            CtlTarget::Addresses(addresses) => of_addresses(addresses),
             CtlTarget::Device(name) => {
                 let host = HostConfig::load(cli.config_file()?)?;
-                let device = name.device.to_string();
-                let config = host.volume.devices.iter().find(|one| one.id == name.device);
-                let Some(config) = config else { return Err(unknown_device(&host, &device)) };
+                let (device, config) = (name.device.to_string(), config_of(&host, name)?.clone());
                 let here = ask_first(&host.state, &Wish::Show { device: Some(device.clone()) });
                 if here.is_some() {
                     return Ok(Self::Process { state: host.state, device });
                 }
-                (host.file, host.base, config.clone())
+                (host.file, host.base, config)
             }
         };
         Self::own(&file, &base, &config, is_bound && !common.ephemeral && !common.dry_run)
@@ -72,7 +69,12 @@ impl Carrier {
     fn own(file: &Path, base: &Path, config: &DeviceConfig, must_last: bool) -> Result<Self, CommandError> {
         let ends_with_us = |path: &PathText| path.text.starts_with("iscsi:") || path.text.starts_with("sim:");
         if must_last && config.paths.iter().any(ends_with_us) {
-            return Err(CommandError::ControlEphemeral { device: config.id.to_string() });
+            let device = if config.id.as_str() == NAMELESS {
+                "these paths".to_owned()
+            } else {
+                format!("device {}", config.id)
+            };
+            return Err(CommandError::ControlEphemeral { device });
         }
         let session = ControlSession::open(file, base, config)?;
         session.notices().iter().for_each(|notice| say(notice));
@@ -128,19 +130,31 @@ fn refused(why: &str) -> CommandError {
     CommandError::PathRefused { why: why.to_owned() }
 }
 
-fn unknown_device(host: &HostConfig, device: &str) -> CommandError {
-    let known: Vec<String> = host.volume.devices.iter().map(|one| one.id.to_string()).collect();
-    let device = escape::name(device);
-    refused(&format!("there is no device `{device}`; the devices are {}", known.join(", ")))
+/// The device of a configuration that a name says.
+///
+/// # Errors
+/// Where there is none.
+pub(in crate::command) fn config_of<'a>(
+    host: &'a HostConfig,
+    name: &PathName,
+) -> Result<&'a DeviceConfig, CommandError> {
+    let find = || host.volume.devices.iter().find(|one| one.id == name.device);
+    find().ok_or_else(|| {
+        let known: Vec<String> = host.volume.devices.iter().map(|one| one.id.to_string()).collect();
+        let device = escape::name(name.device.as_str());
+        refused(&format!("there is no device `{device}`; the devices are {}", known.join(", ")))
+    })
 }
 
-fn of_addresses(addresses: &[String]) -> Result<DeviceConfig, CommandError> {
+/// A device of paths that have no configuration: where its addresses are seen from, and itself.
+pub(in crate::command) fn of_addresses(addresses: &[String]) -> (PathBuf, PathBuf, DeviceConfig) {
     let id: Name = NAMELESS.parse().expect("a name");
     let path = |text: &String| PathText { text: text.clone(), line: 1, config: PathConfig::default() };
-    Ok(DeviceConfig {
+    let config = DeviceConfig {
         id,
         paths: addresses.iter().map(path).collect(),
         policy: SelectorKind::default(),
         failover: FailoverConfig::default(),
-    })
+    };
+    (PathBuf::from("command line"), PathBuf::from("."), config)
 }

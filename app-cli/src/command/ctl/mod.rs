@@ -14,7 +14,7 @@
 //! takes (`multipath::out_of_band`).
 
 mod answer;
-mod carrier;
+pub(in crate::command) mod carrier;
 mod plan;
 mod reservations;
 mod show;
