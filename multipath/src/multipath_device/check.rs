@@ -68,8 +68,8 @@ impl<S: PathSelector> MultipathDevice<S> {
                     }
                 }
                 Err(error) => {
-                    let classified = classify(&error, &OWN_READ);
-                    self.note_io_error(now, path, &classified, error);
+                    let mut classified = classify(&error, &OWN_READ);
+                    self.note_io_error(now, path, &mut classified, error);
                     self.core.handle_error(now, path, (attempt.tag, attempt.since), &classified, error);
                     self.core.handle_failed_probe(now, path);
                 }

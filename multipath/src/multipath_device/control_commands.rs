@@ -11,7 +11,7 @@ use storage_mapping::scsi::status::RESERVATION_CONFLICT;
 use storage_mapping::{BlockDevice, ErrorSource, Instant, IoError, IoTag, PathIndex, RefusalReason};
 
 use super::MultipathDevice;
-use crate::error_class::{Classified, ErrorClass};
+use crate::error_class::{Classified, ErrorClass, RequestAction};
 use crate::out_of_band::attentions::Attention;
 use crate::out_of_band::command_table::CommandTable;
 use crate::out_of_band::ledger::Ledger;
@@ -148,7 +148,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         }
         self.collect_commands(now);
         if self.control.is_idle() {
-            return;
+            return self.note_wakeup();
         }
         for _ in 0..STEPS_MAX {
             let views = self.path_views();
@@ -233,22 +233,27 @@ impl<S: PathSelector> MultipathDevice<S> {
         }
     }
 
-    /// What I/O shows of a path, the router knows.
+    /// What I/O shows of a path, the router knows; a conflict that may come from a lost registration is no answer yet.
     pub(super) fn note_io_error(
         &mut self,
         now: Instant,
         path: PathIndex,
-        classified: &Classified,
+        classified: &mut Classified,
         error: IoError,
     ) {
         if let ErrorSource::Scsi { key: 6, asc, ascq, deferred: false, .. } = error.source_code {
             self.control.router.note_attention(now, path, Event { asc, ascq }, false);
             self.control.refresh();
         }
-        if classified.class == ErrorClass::Reservation {
-            self.control.router.ledger_mut().doubt(now, path);
-            // It answers: what it lacks may be the reason.
+        let ledger = self.control.router.ledger_mut();
+        if classified.class == ErrorClass::Reservation && !ledger.is_fenced() {
+            // Where a key is wanted, it may be lost: what is read and put back tells, and then the I/O is tried again.
+            ledger.handle_loss(now, path);
             self.control.called.insert(path);
+            self.control.refresh();
+            if self.control.is_unready(path) {
+                classified.request = RequestAction::Again;
+            }
         }
     }
 

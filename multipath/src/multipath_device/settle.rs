@@ -68,8 +68,8 @@ impl<S: PathSelector> MultipathDevice<S> {
         match done.outcome {
             Ok(()) => self.core.handle_success(now, path, attempt.tag),
             Err(error) => {
-                let classified = classify(&error, &facts(kind)).with_report(done.effect, done.copy);
-                self.note_io_error(now, path, &classified, error);
+                let mut classified = classify(&error, &facts(kind)).with_report(done.effect, done.copy);
+                self.note_io_error(now, path, &mut classified, error);
                 self.core.handle_error(now, path, (attempt.tag, attempt.since), &classified, error);
             }
         }
@@ -154,8 +154,8 @@ impl<S: PathSelector> MultipathDevice<S> {
                 }
             }
             Err(error) => {
-                let classified = classify(&error, &facts(kind)).with_report(done.effect, done.copy);
-                self.note_io_error(now, attempt.path, &classified, error);
+                let mut classified = classify(&error, &facts(kind)).with_report(done.effect, done.copy);
+                self.note_io_error(now, attempt.path, &mut classified, error);
                 let request = (serial, attempt.since);
                 let is_answer = self.core.handle_error(now, attempt.path, request, &classified, error);
                 if is_part {

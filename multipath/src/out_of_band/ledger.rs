@@ -337,7 +337,8 @@ impl Ledger {
     /// What the target kept for the nexus may be gone: a reset, a loss of the nexus.
     pub fn handle_loss(&mut self, now: Instant, path: PathIndex) {
         self.doubt(now, path);
-        self.nexuses[path.0].is_bare = true;
+        let nexus = &mut self.nexuses[path.0];
+        nexus.is_bare = nexus.has_state();
     }
 
     /// A nexus stands.

@@ -1,8 +1,8 @@
 //! Putting back on a returning path what the target kept for its nexus, before it carries I/O.
 //!
 //! ```text
-//!   start ─▶ Keys ─▶ Register ─▶ Orphans ─▶ Preempt ─▶ Rest ─▶ done
-//!              │         │ refused   └── none ──────────▲
+//!   start ─▶ Keys ─▶ Register ─▶ Rest ─▶ done
+//!              │         │ refused
 //!              ▼         ▼
 //!            fenced    failed: the path stays out of use
 //! ```
@@ -11,19 +11,18 @@
 //! |---|---|
 //! | Keys | all keys are being read: ours must be among them, else another host wanted us out |
 //! | Register | the key is being registered over this nexus |
-//! | Orphans | keys are being read again: a target may have kept the registration of the nexus of before |
-//! | Preempt | that one is being taken away: it has the key that this path alone has |
 //! | Rest | mode pages and prevention are being set, one after the other |
 //!
-//! Keeps true: nothing is registered while another host's wish stands against it (a fence is not undone). Not here: when a
-//! path returns (`multipath_device::control_commands`).
+//! Keeps true: nothing is registered while another host's wish stands against it (a fence is not undone), and nothing is
+//! pre-empted: a registration that a target kept of the nexus of before is for a caller to take away, since a command that is
+//! still on its way looks the same. Not here: when a path returns (`multipath_device::control_commands`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use storage_mapping::control_port::{ControlCommand, ControlReply};
+use storage_mapping::control_port::ControlCommand;
 use storage_mapping::scsi::reservations::{
-    KeyList, ParameterList, ReservationType, ReserveIn, ReserveInAction, ReserveOut, ReserveOutAction,
+    ParameterList, ReservationType, ReserveIn, ReserveInAction, ReserveOut, ReserveOutAction,
 };
 use storage_mapping::{Instant, PathIndex};
 
@@ -38,8 +37,6 @@ const STEP_PATIENCE: Duration = Duration::from_secs(5);
 enum Step {
     Keys,
     Register,
-    Orphans,
-    Preempt,
     Rest,
 }
 
@@ -121,12 +118,7 @@ impl Replay {
         let next = match self.runs[at].step {
             Step::Keys if router.ledger().is_fenced() => None,
             Step::Keys => register(router, path).map(|command| (Step::Register, command, Some(path))),
-            Step::Register => Some((Step::Orphans, read_keys(), None)),
-            Step::Orphans => match preempt_orphan(router, path, outcome.reply()) {
-                Some(command) => Some((Step::Preempt, command, Some(path))),
-                None => self.next_of_rest(at),
-            },
-            Step::Preempt | Step::Rest => self.next_of_rest(at),
+            Step::Register | Step::Rest => self.next_of_rest(at),
         };
         match next {
             Some((step, command, named)) => {
@@ -165,22 +157,6 @@ fn register(router: &Router, path: PathIndex) -> Option<ControlCommand> {
         *flags = nexus.flags;
     }
     Some(out.command())
-}
-
-/// What takes the registration of the former nexus away, where the target kept it: the path's key is there more than once.
-/// Only where no other path of ours has that key, for those would lose it too.
-fn preempt_orphan(router: &Router, path: PathIndex, reply: Option<&ControlReply>) -> Option<ControlCommand> {
-    let Some(ControlReply::Scsi { data, .. }) = reply else { return None };
-    let wanted = router.ledger().nexus(path).wanted?;
-    let list = KeyList::parse(data)?;
-    let is_shared = router
-        .ledger()
-        .nexuses()
-        .any(|(other, nexus)| other != path && (nexus.wanted == Some(wanted) || nexus.key == Some(wanted)));
-    let count = list.keys.iter().filter(|key| **key == wanted).count();
-    let kind = router.ledger().reservation().0.map_or(ReservationType::WriteExclusive, |held| held.kind);
-    let preempt = || ReserveOut::new(ReserveOutAction::Preempt, kind, wanted, wanted).command();
-    (count > 1 && !is_shared).then(preempt)
 }
 
 fn submit(now: Instant, router: &mut Router, command: ControlCommand, path: Option<PathIndex>) -> CommandId {

@@ -405,7 +405,8 @@ impl Router {
             ControlEvent::NexusLost => self.ledger.handle_loss(now, path),
             ControlEvent::NexusBegun => self.ledger.handle_login(now, path, generation),
             ControlEvent::Attention { key: 6, asc, ascq } => {
-                self.note_attention(now, path, Event { asc: *asc, ascq: *ascq }, false);
+                // That of the login is no news for a caller: the port has a nexus since then, and says so.
+                self.note_attention(now, path, Event { asc: *asc, ascq: *ascq }, *asc == 0x29);
             }
             ControlEvent::Attention { .. } => {}
             ControlEvent::Settled(tag) => drop(self.sent.remove(tag).filter(|sent| !sent.is_orphan)),

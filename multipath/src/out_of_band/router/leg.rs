@@ -201,6 +201,10 @@ impl Router {
         self.order(id, leg).iter().any(|other| *other != path && !self.is_down(*other))
     }
 
+    fn has_other_usable(&self, path: PathIndex) -> bool {
+        self.paths.iter().any(|view| view.path != path && view.nexus.is_some() && !self.is_down(view.path))
+    }
+
     fn choose(&mut self, now: Instant, id: CommandId, leg: usize) {
         let order = self.order(id, leg);
         let job = self.job(id);
@@ -212,7 +216,10 @@ impl Router {
         let own = &mut job.legs[leg];
         own.again = None;
         own.bound.get_or_insert(path);
-        let until = self.until(now, deadline, order.len() > 1);
+        // Another path can carry the command, or verify it.
+        let verifies = job.row.repeat == Repeat::Verify;
+        let has_other = order.len() > 1 || (verifies && self.has_other_usable(path));
+        let until = self.until(now, deadline, has_other);
         let did_hold = self.ledger.holder() == Some(path);
         self.job(id).legs[leg].did_hold = did_hold;
         self.send(now, (id, leg), path, command, until, None);
