@@ -26,7 +26,7 @@ use crate::identity::Identity;
 const TRANSFER_MAX_BYTES: usize = 64 << 20;
 /// Requests in flight, at most: a disk is busy long before.
 const QUEUE_DEPTH_MAX: usize = 64;
-/// The same for files whose I/O always goes through the kernel's worker threads.
+/// The same for files whose I/O always has to wait in a thread.
 const QUEUE_DEPTH_WITHOUT_NOWAIT: usize = 8;
 
 /// A file or block node that is open for reading and writing.
@@ -35,6 +35,8 @@ pub struct OpenFile {
     file: File,
     geometry: Geometry,
     notice: Option<String>,
+    /// It may be asked to do what it can without waiting.
+    has_nowait: bool,
 }
 
 /// Why a file or block node could not be opened as a device.
@@ -97,7 +99,7 @@ impl OpenFile {
         let block_size = block_size.unwrap_or(BlockSize::B4096);
         let size = file.metadata().map_err(failed)?.len();
         let geometry = geometry_of(path, size, block_size, QUEUE_DEPTH_MAX)?;
-        let mut opened = Self { file, geometry, notice: notice_unless(direct, path) };
+        let mut opened = Self { file, geometry, notice: notice_unless(direct, path), has_nowait: true };
         opened.probe_regular_file(path).map_err(failed)?;
         Ok(opened)
     }
@@ -121,7 +123,7 @@ impl OpenFile {
                 actual: usize::try_from(block_bytes).unwrap_or(0),
             })?;
         let geometry = geometry_of(path, size, block_size, node_queue_depth(metadata.rdev()))?;
-        Ok(Self { file, geometry, notice: notice_unless(direct, path) })
+        Ok(Self { file, geometry, notice: notice_unless(direct, path), has_nowait: true })
     }
 
     /// Reads one block: the only way to learn whether the file system under a file can do direct
@@ -129,7 +131,10 @@ impl OpenFile {
     fn probe_regular_file(&mut self, path: &Path) -> io::Result<()> {
         let mut buffer = Buffer::zeroed(self.geometry.block_size.bytes());
         match ioctl::read_without_waiting(self.file.as_raw_fd(), &mut buffer) {
-            Err(Errno::EOPNOTSUPP) => self.geometry.queue_depth = QUEUE_DEPTH_WITHOUT_NOWAIT,
+            Err(Errno::EOPNOTSUPP) => {
+                self.has_nowait = false;
+                self.geometry.queue_depth = QUEUE_DEPTH_WITHOUT_NOWAIT;
+            }
             Err(Errno::EINVAL) if self.notice.is_none() => {
                 self.file = OpenOptions::new().read(true).write(true).open(path)?;
                 self.notice = notice_unless(false, path);
@@ -164,6 +169,11 @@ impl OpenFile {
     /// If the system does not say what is open.
     pub fn identity(&self) -> io::Result<Identity> {
         Ok(Identity::of_file(&self.file, &self.file.metadata()?))
+    }
+
+    /// Whether it can say, as far as is known, that a request would have to wait.
+    pub(crate) fn has_nowait(&self) -> bool {
+        self.has_nowait
     }
 
     /// The descriptor, for a ring.

@@ -25,6 +25,7 @@ mod scsi_generic;
 pub mod storage_system;
 pub mod threaded;
 pub mod uring;
+mod workers;
 
 pub use control_node::{NodePort, OpenControlPortError, open_control_port};
 pub use faulty::{FaultControl, FaultCounters, Faults, FaultyDevice, Hang};

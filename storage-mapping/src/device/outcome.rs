@@ -8,13 +8,19 @@ use nix::errno::Errno;
 
 use crate::block::request::{CopyFate, Effect, ErrorSource, IoCompletion, IoError, IoRequest, Operation};
 
+/// Bytes that an operation moves.
+pub(crate) fn byte_count(operation: &Operation) -> usize {
+    match operation {
+        Operation::Read { buffer, .. } => buffer.len(),
+        Operation::Write { data, .. } => data.len(),
+        Operation::Flush => 0,
+    }
+}
+
 /// Ends a request with the number of bytes that the system call moved, or its errno.
 pub(crate) fn settle(request: IoRequest, result: Result<usize, i32>) -> IoCompletion {
-    let (expected, is_write) = match &request.operation {
-        Operation::Read { buffer, .. } => (buffer.len(), false),
-        Operation::Write { data, .. } => (data.len(), true),
-        Operation::Flush => (0, false),
-    };
+    let expected = byte_count(&request.operation);
+    let is_write = matches!(request.operation, Operation::Write { .. });
     match result {
         Ok(done) if done == expected => request.complete(Ok(()), Effect::Full, CopyFate::Dead),
         Ok(done) => {

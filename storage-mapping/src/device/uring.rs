@@ -5,29 +5,33 @@
 //! * `submit` makes no system call; the first `poll` after it hands everything over in one;
 //! * the buffers of what the kernel has are owned here until it gives them back, and are leaked on
 //!   purpose if the device is dropped before: the kernel may still write to them;
-//! * the event descriptor is readable whenever a completion waits that `poll` has not seen.
+//! * the event descriptor, which ring and workers share, is readable whenever a completion waits that `poll` has not
+//!   seen;
+//! * nothing of this device runs on the kernel's own workers, which all rings of one thread share: a path that hangs would
+//!   hold up every other one. What would have to wait goes to threads of this device (`workers`).
 //!
 //! Where a request is:
 //!
 //! ```text
 //! submit ─▶ pending ─(poll: push)─▶ queued in the ring ─(poll: enter)─▶ with the kernel ─▶ completion
-//!              └─ cancel: withdrawn
+//!              └─ cancel: withdrawn                           it would have to wait ─┐          ▲
+//!                            flushes, and all where the file cannot say so ──────────┴─▶ worker ┘
 //! ```
 //!
-//! Not here: deadlines, retries. Flushes run on the kernel's worker threads, which all rings of one
-//! thread share.
+//! Source: `io_uring_enter(2)` and `preadv2(2)`, RWF_NOWAIT. Not here: deadlines, retries.
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::RawFd;
+use std::sync::Arc;
 
 use io_uring::{IoUring, opcode, squeue, types};
 use nix::libc;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::file::OpenFile;
 use super::in_flight::InFlight;
-use super::outcome::settle;
+use super::outcome::{byte_count, settle};
+use super::workers::Workers;
 use crate::block::address::Lba;
 use crate::block::buffer::BufferPool;
 use crate::block::request::{
@@ -39,9 +43,12 @@ use crate::block::{BlockDevice, DeviceEvent, Geometry};
 /// A file or block node whose I/O goes through a ring of its own.
 pub struct UringDevice {
     ring: IoUring,
-    file: OpenFile,
-    event: EventFd,
-    requests: InFlight<IoRequest>,
+    file: Arc<OpenFile>,
+    /// `None` where a worker has it.
+    requests: InFlight<Option<IoRequest>>,
+    workers: Workers,
+    /// The ring can say that a request would have to wait; where it cannot, workers do everything.
+    has_nowait: bool,
     /// Accepted, not yet in the ring.
     pending: VecDeque<usize>,
     /// In the ring, not yet taken by the kernel.
@@ -57,24 +64,26 @@ impl UringDevice {
     /// Where the kernel has no io_uring or does not allow it; the file comes back.
     pub fn new(file: OpenFile) -> Result<Self, (OpenFile, io::Error)> {
         let depth = file.geometry().queue_depth;
-        let set_up = || -> io::Result<(IoUring, EventFd)> {
+        let file = Arc::new(file);
+        let set_up = || -> io::Result<(IoUring, Workers)> {
             let entries = u32::try_from(depth).expect("a queue depth is small").next_power_of_two();
             let ring = IoUring::new(entries)?;
-            let event = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
-            ring.submitter().register_eventfd(event.as_raw_fd())?;
-            Ok((ring, event))
+            let workers = Workers::new(Arc::clone(&file))?;
+            ring.submitter().register_eventfd(workers.descriptor())?;
+            Ok((ring, workers))
         };
         match set_up() {
-            Ok((ring, event)) => Ok(Self {
+            Ok((ring, workers)) => Ok(Self {
                 ring,
+                has_nowait: file.has_nowait(),
                 file,
-                event,
                 requests: InFlight::new(depth),
+                workers,
                 pending: VecDeque::with_capacity(depth),
                 queued: VecDeque::with_capacity(depth),
                 broken: None,
             }),
-            Err(error) => Err((file, error)),
+            Err(error) => Err((Arc::into_inner(file).expect("nobody else has it"), error)),
         }
     }
 
@@ -84,40 +93,59 @@ impl UringDevice {
         self.file.notice()
     }
 
-    /// Builds the ring's entry for a request of the table.
-    fn entry_for(&mut self, index: usize) -> squeue::Entry {
+    /// Builds the ring's entry for a request of the table, if it is one for the ring.
+    fn entry_for(&mut self, index: usize) -> Option<squeue::Entry> {
+        if !self.has_nowait {
+            return None;
+        }
         let fd = types::Fd(self.file.descriptor());
         let block_size = self.file.geometry().block_size;
         let offset = |lba: Lba| lba.byte_offset(block_size).expect("checked at submit");
         let length = |bytes: usize| u32::try_from(bytes).expect("below the transfer limit");
-        let request = self.requests.entry(index).expect("pending requests are in the table");
+        let request = self.requests.entry(index).and_then(Option::as_mut)?;
         let entry = match &mut request.operation {
             Operation::Read { lba, buffer } => {
                 let bytes = length(buffer.len());
-                opcode::Read::new(fd, buffer.as_mut_ptr(), bytes).offset(offset(*lba)).build()
+                opcode::Read::new(fd, buffer.as_mut_ptr(), bytes)
+                    .offset(offset(*lba))
+                    .rw_flags(libc::RWF_NOWAIT)
+                    .build()
             }
             Operation::Write { lba, data, fua } => {
                 let flags = if *fua { libc::RWF_DSYNC } else { 0 };
                 opcode::Write::new(fd, data.as_ptr(), length(data.len()))
                     .offset(offset(*lba))
-                    .rw_flags(flags)
+                    .rw_flags(flags | libc::RWF_NOWAIT)
                     .build()
             }
-            Operation::Flush => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
+            // The kernel always does it on a worker of its own.
+            Operation::Flush => return None,
         };
-        entry.user_data(index as u64)
+        Some(entry.user_data(index as u64))
+    }
+
+    /// Gives a request of the table to a worker.
+    fn give_to_worker(&mut self, index: usize) {
+        let request = self.requests.entry(index).and_then(Option::take);
+        self.workers.give(index, request.expect("a request is at one place at a time"));
     }
 
     /// Moves what is pending into the ring and gives it to the kernel, in one system call.
     fn hand_over(&mut self) {
         while let Some(index) = self.pending.pop_front() {
-            let entry = self.entry_for(index);
+            let Some(entry) = self.entry_for(index) else {
+                self.give_to_worker(index);
+                continue;
+            };
             #[expect(unsafe_code, reason = "the ring cannot know how long the memory lives")]
             // SAFETY: the buffer belongs to the request, which stays in the table until its
             // completion came, and is leaked if the device is dropped before.
             let pushed = unsafe { self.ring.submission().push(&entry) };
             pushed.expect("the ring has a place for each place of the table");
             self.queued.push_back(index);
+        }
+        if self.queued.is_empty() {
+            return;
         }
         match self.ring.submit() {
             Ok(taken) => drop(self.queued.drain(..taken.min(self.queued.len()))),
@@ -129,19 +157,33 @@ impl UringDevice {
         }
     }
 
-    /// A completion from the ring's queue.
+    /// A completion from the ring's queue; on the way, what must wait goes to workers.
     fn reap(&mut self) -> Option<IoCompletion> {
-        let entry = self.ring.completion().next()?;
-        let index = usize::try_from(entry.user_data()).expect("user data is an index of the table");
-        let request = self.requests.remove(index).expect("a request completes once");
-        let result = usize::try_from(entry.result()).map_err(|_| -entry.result());
-        Some(settle(request, result))
+        loop {
+            let entry = self.ring.completion().next()?;
+            let index = usize::try_from(entry.user_data()).expect("user data is an index of the table");
+            let request = self.requests.get(index).and_then(Option::as_ref);
+            let expected = byte_count(&request.expect("a request completes once").operation);
+            match usize::try_from(entry.result()) {
+                Err(_) if -entry.result() == libc::EAGAIN => self.give_to_worker(index),
+                Err(_) if -entry.result() == libc::EOPNOTSUPP => {
+                    self.has_nowait = false;
+                    self.give_to_worker(index);
+                }
+                // As much as could be done without waiting. A write of the same bytes once more changes nothing.
+                Ok(done) if done < expected => self.give_to_worker(index),
+                result => {
+                    let request = self.requests.remove(index).flatten().expect("it was there just now");
+                    return Some(settle(request, result.map_err(|_| -entry.result())));
+                }
+            }
+        }
     }
 
     /// What a broken ring never gave to the kernel, as failed.
     fn fail_one_queued(&mut self, code: i32) -> Option<IoCompletion> {
         let index = self.queued.pop_front().or_else(|| self.pending.pop_front())?;
-        let request = self.requests.remove(index).expect("queued requests are in the table");
+        let request = self.requests.remove(index).flatten().expect("queued requests are in the table");
         Some(request.complete(Err(IoError::errno(code)), Effect::None, CopyFate::Dead))
     }
 }
@@ -158,7 +200,7 @@ impl BlockDevice for UringDevice {
         if let Some(reason) = self.requests.refusal(&self.file.geometry(), &request) {
             return Err(Refused { reason, request });
         }
-        let index = self.requests.insert(request.tag, request);
+        let index = self.requests.insert(request.tag, Some(request));
         self.pending.push_back(index);
         Ok(())
     }
@@ -176,11 +218,14 @@ impl BlockDevice for UringDevice {
         {
             return Some(failed);
         }
-        // Drained only when nothing is left, then looked at once more: what comes after the
-        // drain makes the descriptor readable again.
-        match self.event.read() {
-            Ok(_) => self.reap(),
-            Err(_) => None,
+        // The descriptor is cleared only when no worker has anything, and the ring is looked at once more after that:
+        // what comes later makes it readable again.
+        match self.workers.take() {
+            Some((index, completion)) => {
+                self.requests.remove(index);
+                Some(completion)
+            }
+            None => self.reap(),
         }
     }
 
@@ -199,13 +244,13 @@ impl BlockDevice for UringDevice {
             return Cancelled::Requested;
         };
         self.pending.remove(place);
-        self.requests.remove(index).map_or(Cancelled::NotHere, Cancelled::Withdrawn)
+        self.requests.remove(index).flatten().map_or(Cancelled::NotHere, Cancelled::Withdrawn)
     }
 
     fn attach_pool(&mut self, _pool: &BufferPool) {}
 
     fn wait_on(&self, descriptors: &mut Vec<RawFd>) {
-        descriptors.push(self.event.as_raw_fd());
+        descriptors.push(self.workers.descriptor());
     }
 }
 

@@ -1,0 +1,124 @@
+//! Threads of one device that may block, for what would block whoever submits it.
+//!
+//! The kernel has workers for that too, but all rings of one thread share them: a few flushes that hang on one path
+//! would hold up those of every other path. These threads are one device's own.
+//!
+//! Keeps true: a request moves to a thread and back, so a thread that hangs keeps the buffer it hangs with; a thread
+//! starts when there is work for it, and there are [`THREADS_MAX`] at most; whoever gives work never waits, and dropping
+//! waits for nobody. Not here: which requests come here.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::thread;
+
+use nix::libc;
+
+use super::file::OpenFile;
+use super::outcome::settle;
+use crate::block::address::{BlockSize, Lba};
+use crate::block::request::{IoCompletion, IoRequest, Operation};
+use crate::hand_off::{Giver, JobGiver, JobTaker, Taker, jobs, results};
+
+/// Threads of one device: enough to keep a disk busy, few enough for many paths.
+const THREADS_MAX: usize = 8;
+
+/// A request on its way to a thread, with its place in the table of its device.
+#[derive(Debug)]
+struct Job {
+    index: usize,
+    request: IoRequest,
+}
+
+/// The threads of one device.
+#[derive(Debug)]
+pub(super) struct Workers {
+    file: Arc<OpenFile>,
+    jobs: JobGiver<Job>,
+    waiting: JobTaker<Job>,
+    finished: Giver<(usize, IoCompletion)>,
+    results: Taker<(usize, IoCompletion)>,
+    threads: usize,
+    /// Jobs that were given and did not come back.
+    given: usize,
+}
+
+impl Workers {
+    /// No thread yet.
+    ///
+    /// # Errors
+    /// Where the system gives no descriptor.
+    pub(super) fn new(file: Arc<OpenFile>) -> io::Result<Self> {
+        let (jobs, waiting) = jobs();
+        let (finished, results) = results()?;
+        Ok(Self { file, jobs, waiting, finished, results, threads: 0, given: 0 })
+    }
+
+    /// One thread more.
+    ///
+    /// # Errors
+    /// Where the system gives none.
+    pub(super) fn start_thread(&mut self) -> io::Result<()> {
+        let (file, waiting) = (Arc::clone(&self.file), self.waiting.clone());
+        let finished = self.finished.clone();
+        let work = move || waiting.work(&finished, |job| carry_out(&file, job));
+        thread::Builder::new().name("block-io".to_owned()).spawn(work)?;
+        self.threads += 1;
+        Ok(())
+    }
+
+    /// Gives a request to a thread; it comes back by [`Workers::take`], with its index.
+    pub(super) fn give(&mut self, index: usize, request: IoRequest) {
+        self.given += 1;
+        if self.threads < self.given.min(THREADS_MAX)
+            && let Err(error) = self.start_thread()
+            && self.threads == 0
+        {
+            let code = error.raw_os_error().unwrap_or(libc::EAGAIN);
+            self.finished.give((index, settle(request, Err(code))));
+            return;
+        }
+        assert!(self.jobs.give(Job { index, request }), "a side of the queue is here");
+    }
+
+    /// A request that is over; `None` clears the bell.
+    pub(super) fn take(&mut self) -> Option<(usize, IoCompletion)> {
+        let done = self.results.take()?;
+        self.given -= 1;
+        Some(done)
+    }
+
+    /// Readable when something came back after the last `None`. Others may ring it too: a `None` clears it.
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.results.descriptor()
+    }
+}
+
+/// Does a job, and says how it went.
+fn carry_out(file: &OpenFile, job: Job) -> (usize, IoCompletion) {
+    let Job { index, mut request } = job;
+    let result = execute(file, &mut request.operation);
+    let result = result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+    (index, settle(request, result))
+}
+
+fn execute(file: &OpenFile, operation: &mut Operation) -> io::Result<usize> {
+    let block_size = file.geometry().block_size;
+    let file = file.file();
+    match operation {
+        Operation::Read { lba, buffer } => file.read_at(buffer, byte_offset(*lba, block_size)),
+        Operation::Write { lba, data, fua } => {
+            let done = file.write_at(data, byte_offset(*lba, block_size))?;
+            if *fua {
+                file.sync_data()?;
+            }
+            Ok(done)
+        }
+        Operation::Flush => file.sync_data().map(|()| 0),
+    }
+}
+
+fn byte_offset(lba: Lba, block_size: BlockSize) -> u64 {
+    lba.byte_offset(block_size).expect("checked at submit")
+}
