@@ -98,6 +98,8 @@ pub struct Fence {
     claims: Vec<Held>,
     /// By the attempt that left the copy, and the write that made it if that still goes on.
     copies: Vec<(IoTag, Option<usize>, LivingCopy)>,
+    /// Left by who had the device open before; nothing that comes back here proves them dead.
+    inherited: Vec<LivingCopy>,
     /// In the order of their submission.
     held: VecDeque<Held>,
     /// A write may have become free.
@@ -122,7 +124,7 @@ impl Fence {
     /// Whether neither a write on its way nor a living copy is in the range.
     fn is_free(&self, range: BlockRange) -> bool {
         self.claims.iter().all(|claim| !claim.range.overlaps(range))
-            && self.copies.iter().all(|(_, _, copy)| !copy.range.overlaps(range))
+            && self.living_copies().all(|copy| !copy.range.overlaps(range))
     }
 
     fn claim(&mut self, claim: Held) {
@@ -182,6 +184,18 @@ impl Fence {
         self.copies.push((attempt, write, copy));
     }
 
+    /// A copy that was left by who had the device open before. It holds overlapping writes until it is assumed dead.
+    pub fn inherit(&mut self, copy: LivingCopy) {
+        self.inherited.push(copy);
+    }
+
+    /// Takes for dead the inherited copies whose time is over.
+    pub fn expire_inherited(&mut self, now: Instant) {
+        let before = self.inherited.len();
+        self.inherited.retain(|copy| now < copy.assumed_dead_at);
+        self.has_changed |= self.inherited.len() < before;
+    }
+
     /// The copy of an attempt is dead. Gives what it was and the write that still goes on, if it was living.
     pub fn settle(&mut self, attempt: IoTag) -> Option<(LivingCopy, Option<usize>)> {
         let at = self.copies.iter().position(|(known, _, _)| *known == attempt)?;
@@ -211,7 +225,7 @@ impl Fence {
 
     /// Every copy that may land.
     pub fn living_copies(&self) -> impl Iterator<Item = LivingCopy> {
-        self.copies.iter().map(|(_, _, copy)| *copy)
+        self.copies.iter().map(|(_, _, copy)| *copy).chain(self.inherited.iter().copied())
     }
 
     /// When the next copy is assumed dead; at once if a write may be free.
@@ -220,7 +234,7 @@ impl Fence {
         if self.has_changed && !self.held.is_empty() {
             return Some(Instant::ZERO);
         }
-        self.copies.iter().map(|(_, _, copy)| copy.assumed_dead_at).min()
+        self.living_copies().map(|copy| copy.assumed_dead_at).min()
     }
 
     /// A copy that had been assumed dead was done after all.

@@ -250,6 +250,14 @@ impl<S: PathSelector> MultipathDevice<S> {
         self.fence.living_copies().collect()
     }
 
+    /// Copies that were living when the device was closed the last time, as [`Self::living_copies`] gave them, on the
+    /// clock of this process: writes over their blocks are held until they are assumed dead, and they count as living
+    /// until then. What is over already changes nothing. To be called before the first write.
+    pub fn inherit_copies(&mut self, now: Instant, copies: impl IntoIterator<Item = LivingCopy>) {
+        let living = copies.into_iter().filter(|copy| now < copy.assumed_dead_at);
+        living.for_each(|copy| self.fence.inherit(copy));
+    }
+
     /// What happened to paths, and what was decided while [`Self::explain`] was on.
     #[must_use]
     pub fn explanation(&self) -> &Explain {

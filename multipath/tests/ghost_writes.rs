@@ -230,3 +230,37 @@ fn bytes_of_hung_paths_are_counted_and_bounded() {
     world.submit(read(3, 3));
     assert_eq!(world.run_until(seconds(8)).len(), 1);
 }
+
+#[test]
+fn copies_that_were_living_at_the_end_hold_writes_after_a_restart() {
+    let mut before = World::new(Some(seconds(20)));
+    before.submit(write(1, 7, 1, FencePolicy::Fence));
+    before.run_until(seconds(6));
+    let copies = before.device.living_copies();
+    assert_eq!((copies.len(), copies[0].assumed_dead_at), (1, Instant::ZERO + seconds(35)));
+
+    // Another process opens the same disk, and does not hear what becomes of the copy.
+    let mut after = World::new(None);
+    after.device =
+        MultipathDevice::new(vec![Box::new(before.disk.device())], FailoverConfig::default()).unwrap();
+    after.run_until(seconds(6));
+    after.device.inherit_copies(after.now, copies.clone());
+    for (tag, lba, fence) in
+        [(2, 7, FencePolicy::Fence), (3, 8, FencePolicy::Fence), (4, 7, FencePolicy::Unsafe)]
+    {
+        after.submit(write(tag, lba, 2, fence));
+    }
+    assert_eq!(summary(&after.run_until(seconds(34))), [(3, true, 6), (4, true, 6)]);
+    assert_eq!((after.device.held_writes(), after.device.living_copies().len()), (1, 1));
+    // It lands over what was written meanwhile without a fence.
+    before.run_until(seconds(34));
+    assert_eq!(before.on_disk(7), 1);
+    assert_eq!(summary(&after.run_until(seconds(36))), [(2, true, 35)]);
+    assert_eq!((before.on_disk(7), after.device.living_copies().len()), (2, 0));
+    assert_eq!(after.events, [], "nobody here has sent it");
+
+    // Once its time is over it holds nothing.
+    after.device.inherit_copies(after.now, copies);
+    after.submit(write(5, 7, 3, FencePolicy::Fence));
+    assert_eq!(summary(&after.run_until(seconds(37))), [(5, true, 36)]);
+}

@@ -120,6 +120,7 @@ impl<S: PathSelector> MultipathDevice<S> {
         while let Some(attempt) = self.fence.next_assumed_dead(now) {
             self.settle(now, attempt, SettledProof::AssumedDead);
         }
+        self.fence.expire_inherited(now);
     }
 
     fn count(&mut self, path: PathIndex, bytes: usize, outcome: Result<(), IoError>) {
