@@ -49,19 +49,19 @@ impl Tgtd {
             return Err("tgtd needs root".to_owned());
         }
         let (tgtd, tgtadm) = (find("tgtd")?, find("tgtadm")?);
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        // Below 32,768, where it would not be free for others.
-        let control = 1 + (std::process::id() * 8 + COUNT.fetch_add(1, Ordering::Relaxed)) % 32_000;
+        let control = free_control_port();
         let log = tempfile::tempfile().expect("a scratch file");
         let mut command = Command::new(tgtd);
         command.args(["-f", "-C", &control.to_string(), "--iscsi"]);
         command.arg(format!("portal=127.0.0.1:{}", ports[0]));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let child = command.spawn().map_err(|error| format!("tgtd: {error}"))?;
-        let target = Self { child, control, ports };
+        let mut target = Self { child, control, ports };
         let set_up = |arguments: &str| adm(&tgtadm, control, arguments);
         let began = Instant::now();
         while let Err(error) = set_up("--op show --mode system") {
+            let ended = target.child.try_wait().expect("the child is ours");
+            assert!(ended.is_none(), "tgtd ended: {ended:?}");
             assert!(began.elapsed() < START_TIME_MAX, "tgtd does not begin: {error}");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -123,10 +123,21 @@ impl Drop for Tgtd {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
-        for name in [format!("socket.{}", self.control), format!("socket.{}.lock", self.control)] {
-            drop(std::fs::remove_file(Path::new("/var/run/tgtd").join(name)));
-        }
+        control_files(self.control).iter().for_each(|file| drop(std::fs::remove_file(file)));
     }
+}
+
+/// By what `tgtadm` reaches a `tgtd`.
+fn control_files(control: u32) -> [PathBuf; 2] {
+    ["", ".lock"].map(|end| PathBuf::from(format!("/var/run/tgtd/socket.{control}{end}")))
+}
+
+/// A number that no `tgtd` on this machine is reached by, nor was: it would be told what is meant for ours.
+fn free_control_port() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let next = || 1 + (std::process::id() * 8 + COUNT.fetch_add(1, Ordering::Relaxed)) % 32_000;
+    let is_free = |control: &u32| control_files(*control).iter().all(|file| !file.exists());
+    std::iter::repeat_with(next).take(32_000).find(is_free).expect("not all of them are taken")
 }
 
 /// The address of the unit over a port of this machine: the target's own, or a relay's.
