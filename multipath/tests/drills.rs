@@ -136,6 +136,21 @@ fn a_device_that_nobody_uses_measures_with_reads_of_its_own() {
 }
 
 #[test]
+fn a_drill_may_follow_another_at_once() {
+    let (mut device, mut now) = (device(), Instant::ZERO);
+    for round in 1..=5 {
+        let config = DrillConfig { load: true, ..DrillConfig::new(PathIndex(1), DrillFault::Hang, ms(11)) };
+        device.start_drill(now, config).unwrap();
+        // The second read, of 2 ms, was sent a millisecond before the end.
+        pass(&mut device, &mut now, Instant::ZERO + ms(11 * round));
+        assert!(device.poll(now).is_none());
+        assert!(!device.drill_report().unwrap().is_running());
+    }
+    pass(&mut device, &mut now, Instant::ZERO + ms(100));
+    assert_eq!(device.status().iter().map(|status| status.in_flight).sum::<usize>(), 0);
+}
+
+#[test]
 fn without_io_nothing_is_measured_and_nothing_is_claimed() {
     let (mut device, mut now) = (device(), Instant::ZERO);
     device.start_drill(now, DrillConfig::new(PathIndex(0), DrillFault::Hang, ms(100))).unwrap();

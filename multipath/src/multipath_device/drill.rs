@@ -180,7 +180,6 @@ pub(super) struct Drill {
     samples: VecDeque<DrillSample>,
     /// When the next read of the load is due, and how many there were.
     load: Option<(Instant, u64)>,
-    load_in_flight: usize,
 }
 
 impl Drill {
@@ -201,7 +200,7 @@ impl Drill {
             all: 0,
         };
         let load = config.load.then_some((now, 0));
-        Self { report, withheld: VecDeque::new(), samples: VecDeque::new(), load, load_in_flight: 0 }
+        Self { report, withheld: VecDeque::new(), samples: VecDeque::new(), load }
     }
 
     /// Takes in a request that is over.
@@ -292,7 +291,6 @@ impl<S: PathSelector> MultipathDevice<S> {
     /// A request is over, and may have been part of a drill.
     pub(super) fn note_drilled(&mut self, now: Instant, flight: &Flight, is_done: bool) {
         let Some(drill) = &mut self.drill else { return };
-        drill.load_in_flight -= usize::from(flight.is_load);
         if drill.report.is_running() || flight.met_drill {
             drill.note(now, flight, is_done);
         }
@@ -360,7 +358,7 @@ impl<S: PathSelector> MultipathDevice<S> {
 
     /// Sends the reads of the load that are due.
     pub(super) fn send_load(&mut self, now: Instant) {
-        let Some(Drill { report, load: Some((at, count)), load_in_flight, .. }) = &mut self.drill else {
+        let Some(Drill { report, load: Some((at, count)), .. }) = &mut self.drill else {
             return;
         };
         if !report.is_running() || now < *at {
@@ -369,14 +367,13 @@ impl<S: PathSelector> MultipathDevice<S> {
         // What a late loop has missed is not made up for.
         *at = now + LOAD_INTERVAL;
         let (number, path) = (*count, report.config.path);
-        let has_room =
-            *load_in_flight < LOAD_IN_FLIGHT_MAX && self.flights.len() < self.geometry.queue_depth / 2;
-        if !has_room || self.is_quarantine_full() {
+        // Reads of an earlier drill may be on their way still.
+        let in_flight = self.flights.iter().filter(|flight| flight.is_load).count();
+        let is_busy = self.flights.len() >= self.geometry.queue_depth / 2;
+        if in_flight >= LOAD_IN_FLIGHT_MAX || is_busy || self.is_quarantine_full() {
             return;
         }
-        let drill = self.drill_entry();
-        drill.load = Some((now + LOAD_INTERVAL, number + 1));
-        drill.load_in_flight += 1;
+        self.drill_entry().load = Some((now + LOAD_INTERVAL, number + 1));
         let index = self.load_read(now, number);
         let asks_first = number.is_multiple_of(2)
             && self.core.active().contains(path)
