@@ -14,6 +14,7 @@
 //! * [`relay`]: beside the simulator, one real path to a real server, which can be made to fail;
 //! * [`real_paths`]: one device over several of them, and drills under verified I/O;
 //! * [`trace`]: what happened, as lines and as one number;
+//! * [`multipath_goals`]: the goals of the multipath device, measured;
 //! * [`multipath_swarm`]: random fault schedules against the multipath device;
 //! * [`runner`]: many seeds; [`sabotage`]: builds that are broken on purpose, which they must find out.
 //!
@@ -31,6 +32,7 @@ pub mod fuzzing;
 pub mod host;
 pub mod lane;
 pub mod models;
+pub mod multipath_goals;
 pub mod multipath_swarm;
 pub mod plan;
 pub mod real_paths;
