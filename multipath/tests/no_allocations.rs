@@ -1,11 +1,8 @@
 //! Once warm, an I/O through the layer allocates nothing.
 
-#[path = "support/null_device.rs"]
-mod null_device;
-
 use multipath::selector::{Selector, SelectorKind};
 use multipath::{FailoverConfig, MultipathDevice, PathConfig};
-use null_device::NullDevice;
+use storage_mapping::device::NullDevice;
 use storage_mapping::{BlockDevice, Buffer, Instant, IoBuffer, IoRequest, IoTag, Lba, SharedBuffer};
 
 const DEPTH: u64 = 16;

@@ -5,6 +5,7 @@
 //! of the others stand ready in the modules below. Not here: what the texts mean (`config`,
 //! `remote_path`, `copy_request`).
 
+pub mod bench;
 pub mod ctl;
 pub mod keygen;
 pub mod lab;
@@ -49,7 +50,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 #[expect(missing_docs, reason = "each is described at its arguments, where its help comes from")]
 pub enum Command {
-    Bench(transfer::BenchArgs),
+    Bench(bench::BenchArgs),
     Cp(transfer::CpArgs),
     Ctl(ctl::CtlArgs),
     Demo(lab::DemoArgs),

@@ -5,10 +5,8 @@
 use std::ffi::{OsStr, OsString};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Subcommand};
-use storage_mapping::ByteSize;
+use clap::Args;
 
-use super::size;
 use crate::remote_path::RemotePath;
 
 const SERVE_EXAMPLES: &str = "\
@@ -58,12 +56,6 @@ const STATUS_EXAMPLES: &str = "\
 Examples:
   diskwire -c alpha.toml status
   diskwire -c alpha.toml status --json | jq .hosts";
-
-const BENCH_EXAMPLES: &str = "\
-Examples:
-  diskwire bench transfer
-  diskwire bench transfer --size 4GiB --compare
-      the same file by scp and rsync over loopback, where they are there";
 
 /// Answers other hosts: the connector. One at a time for each host.
 #[derive(Args, Clone, Debug, Default)]
@@ -118,36 +110,6 @@ pub struct LsArgs {
 #[command(after_help = STATUS_EXAMPLES)]
 pub struct StatusArgs {
     /// Print them as one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Measures.
-#[derive(Args, Clone, Debug)]
-pub struct BenchArgs {
-    /// What to measure.
-    #[command(subcommand)]
-    pub command: BenchCommand,
-}
-
-/// The commands of `bench`.
-#[derive(Clone, Debug, Subcommand)]
-#[expect(missing_docs, reason = "described at its arguments, where its help comes from")]
-pub enum BenchCommand {
-    Transfer(BenchTransferArgs),
-}
-
-/// Times the transfer of one file between two hosts on a lab volume in memory.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = BENCH_EXAMPLES)]
-pub struct BenchTransferArgs {
-    /// Size of the file.
-    #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = size)]
-    pub size: ByteSize,
-    /// Time scp and rsync over loopback too.
-    #[arg(long)]
-    pub compare: bool,
-    /// Print the figures as one JSON object.
     #[arg(long)]
     pub json: bool,
 }

@@ -164,6 +164,9 @@ pub enum CommandError {
         /// Why it was not.
         why: String,
     },
+    /// A measurement that came to no end.
+    #[error(transparent)]
+    Measure(#[from] system_tests::multipath_goals::error::MeasureError),
     /// A name that cannot travel.
     #[error("`{name}`: {source}")]
     Name {
@@ -171,6 +174,14 @@ pub enum CommandError {
         name: String,
         /// Why.
         source: NameError,
+    },
+    /// A goal that is not measured.
+    #[error("goal {goal} is not measured here; these are: {known}")]
+    NoGoal {
+        /// Its number.
+        goal: u8,
+        /// Those that are.
+        known: String,
     },
     /// The other host did not answer.
     #[error("host {peer}: {}", cp::reason_text(*reason))]
@@ -291,6 +302,7 @@ impl CommandError {
             | Self::HelperTwice { .. }
             | Self::Host(HostError::Stack(StackError::Address { .. }))
             | Self::Name { .. }
+            | Self::NoGoal { .. }
             | Self::NotALab(_)
             | Self::PathMissing { .. }
             | Self::SeveralExports { .. }
@@ -322,6 +334,7 @@ impl CommandError {
             | Self::Key(_)
             | Self::Lab(_)
             | Self::List { .. }
+            | Self::Measure(_)
             | Self::NoConnection { .. }
             | Self::Output(_)
             | Self::PathNobody { .. }

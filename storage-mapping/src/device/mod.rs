@@ -5,6 +5,7 @@
 //! * [`control_node`]: device nodes that take control commands, over `scsi_generic` and `nvme_admin`;
 //! * [`nbd`]: a disk behind a Network Block Device server;
 //! * `iscsi`: a logical unit of an iSCSI target, and its control port (feature `iscsi`);
+//! * [`null`]: one that does nothing, to measure what is above it;
 //! * [`faulty`]: a layer over any of them that makes it misbehave;
 //! * [`storage_system`]: a simulated storage system with ports, logical volumes and physical disks;
 //! * [`recording`]: the behaviour of a path, recorded and played again.
@@ -19,6 +20,7 @@ pub mod iscsi;
 pub mod memory;
 pub mod nbd;
 mod nvme_admin;
+pub mod null;
 mod outcome;
 pub mod recording;
 mod scsi_generic;
@@ -34,6 +36,7 @@ pub use file::{OpenFile, OpenFileError};
 pub use iscsi::{IscsiDevice, IscsiSettings};
 pub use memory::{MemoryDevice, MemoryDisk};
 pub use nbd::{NbdDevice, NbdServer, NbdSettings};
+pub use null::NullDevice;
 pub use recording::{Recorder, Recording, ReplayDevice};
 pub use storage_system::{SimulatedPath, StorageSystem};
 pub use threaded::ThreadedDevice;

@@ -141,7 +141,13 @@ impl Stage {
     }
 
     /// The device.
-    pub fn device(&mut self) -> &mut MultipathDevice {
+    #[must_use]
+    pub fn device(&self) -> &MultipathDevice {
+        &self.device
+    }
+
+    /// The device, to steer it.
+    pub fn device_mut(&mut self) -> &mut MultipathDevice {
         &mut self.device
     }
 

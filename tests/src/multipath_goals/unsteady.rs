@@ -75,7 +75,7 @@ pub fn without_path(time: Duration, seed: u64, config: FailoverConfig) -> Tally 
     let load = Load::reads(Pace::Every(millis(1)));
     let mut stage = Stage::new(&Setting::equal(PATHS, &link(MEAN), seed).with(config));
     let now = stage.now();
-    stage.device().fail_path(now, PathIndex(0));
+    stage.device_mut().fail_path(now, PathIndex(0));
     stage.run_for(&load, millis(1000));
     stage.run_for(&load, time)
 }

@@ -20,9 +20,9 @@ use storage_mapping::ByteSize;
 use transfer_core::driver::clock::OsRandom;
 use transfer_core::random::Random;
 
-use super::demo::{self, lab_args};
-use super::{CommandError, lab, print};
-use crate::args::transfer::{BenchArgs, BenchCommand, BenchTransferArgs};
+use super::super::demo::{self, lab_args};
+use super::super::{CommandError, lab, print};
+use crate::args::bench::BenchTransferArgs;
 use crate::exit::Exit;
 
 /// Rounds of each contestant.
@@ -47,8 +47,7 @@ fn memory_folder() -> PathBuf {
     if shm.is_dir() { shm } else { std::env::temp_dir() }
 }
 
-pub(super) fn run(args: &BenchArgs) -> Result<Exit, CommandError> {
-    let BenchCommand::Transfer(args) = &args.command;
+pub(super) fn run(args: &BenchTransferArgs) -> Result<Exit, CommandError> {
     let folder = tempfile::Builder::new()
         .prefix("diskwire-bench-")
         .tempdir_in(memory_folder())

@@ -5,14 +5,15 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
-use storage_mapping::{
-    BlockCount, BlockDevice, BlockSize, BufferPool, Cancelled, CopyFate, DeviceEvent, Effect, Geometry,
-    Instant, IoCompletion, IoRequest, IoTag, Refused,
-};
+use crate::block::address::{BlockCount, BlockSize};
+use crate::block::buffer::BufferPool;
+use crate::block::request::{Cancelled, CopyFate, Effect, IoCompletion, IoRequest, IoTag, Refused};
+use crate::block::time::Instant;
+use crate::block::{BlockDevice, DeviceEvent, Geometry};
 
 /// Completes everything at the next poll.
-#[derive(Default)]
-pub(crate) struct NullDevice {
+#[derive(Debug, Default)]
+pub struct NullDevice {
     requests: VecDeque<IoRequest>,
 }
 
@@ -26,22 +27,29 @@ impl BlockDevice for NullDevice {
             queue_depth: 64,
         }
     }
+
     fn submit(&mut self, _now: Instant, request: IoRequest) -> Result<(), Refused> {
         self.requests.push_back(request);
         Ok(())
     }
+
     fn poll(&mut self, _now: Instant) -> Option<IoCompletion> {
         Some(self.requests.pop_front()?.complete(Ok(()), Effect::Full, CopyFate::Dead))
     }
+
     fn poll_event(&mut self, _now: Instant) -> Option<DeviceEvent> {
         None
     }
+
     fn next_wakeup(&self) -> Option<Instant> {
         None
     }
+
     fn cancel(&mut self, _now: Instant, _tag: IoTag) -> Cancelled {
         Cancelled::Requested
     }
+
     fn attach_pool(&mut self, _pool: &BufferPool) {}
+
     fn wait_on(&self, _descriptors: &mut Vec<RawFd>) {}
 }
