@@ -13,6 +13,7 @@
 //! * [`checker`]: what must hold, one promise a file;
 //! * [`relay`]: beside the simulator, one real path to a real server, which can be made to fail;
 //! * [`real_paths`]: one device over several of them, and drills under verified I/O;
+//! * [`guest`]: a real kernel in emulation that sees two paths to a disk;
 //! * [`trace`]: what happened, as lines and as one number;
 //! * [`multipath_goals`]: the goals of the multipath device, measured;
 //! * [`multipath_swarm`]: random fault schedules against the multipath device;
@@ -29,6 +30,7 @@ pub mod fault;
 pub mod file_system;
 pub mod files;
 pub mod fuzzing;
+pub mod guest;
 pub mod host;
 pub mod lane;
 pub mod models;

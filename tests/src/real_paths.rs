@@ -153,6 +153,14 @@ pub fn skip(test: &str, reason: &str) {
     programs::skip(test, reason);
 }
 
+/// The program, if this machine has it.
+///
+/// # Errors
+/// In words, where it has not.
+pub fn find_program(program: &str) -> Result<std::path::PathBuf, String> {
+    programs::find(program)
+}
+
 /// Why a program that is needed is missing, if one is.
 #[must_use]
 pub fn missing_program() -> Option<String> {
