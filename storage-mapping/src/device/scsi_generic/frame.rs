@@ -2,7 +2,8 @@
 //!
 //! Keeps true: pure, but for the addresses that `ioctl` fills in at the last moment. The host status counts first: with one,
 //! no answer came from the target. Then the driver's, then the target's. Counts that the kernel gives are not trusted beyond the
-//! buffers. Not here: the calls.
+//! buffers. Some adapters count everything as come, and `sg` uses one buffer again and again: behind the length that a reply
+//! gives itself may stand bytes of an earlier one. Not here: the calls.
 
 use nix::errno::Errno;
 use nix::libc::{c_int, c_uint, c_void};
@@ -10,18 +11,15 @@ use nix::libc::{c_int, c_uint, c_void};
 use super::super::control_node::Ending;
 use crate::block::request::{ErrorSource, IoError};
 use crate::control_port::{Cdb, CommandBytes, ControlCommand, ControlReply, SENSE_MAX_BYTES, Transfer};
+use crate::scsi::sense::{Sense, key};
+use crate::scsi::status::{CHECK_CONDITION, GOOD};
 
 /// The time limit that the kernel is given, in milliseconds: an hour.
 const TIME_LIMIT_MILLISECONDS: c_uint = 60 * 60 * 1000;
 
 const DIRECTION_NONE: c_int = -1;
 const DIRECTION_TO_DEVICE: c_int = -2;
-/// From the device, over what stands in the buffer now (`SG_DXFER_TO_FROM_DEV`). With the plain direction, what a command did
-/// not fill would come from an earlier one: the driver `sg` uses its buffer again as it is, and some adapters do not count.
-const DIRECTION_FROM_DEVICE: c_int = -4;
-
-/// CHECK CONDITION.
-const CHECK_CONDITION: u8 = 0x02;
+const DIRECTION_FROM_DEVICE: c_int = -3;
 
 /// Host status of Linux: the transport failed without saying how.
 const HOST_ERROR: u16 = 0x07;
@@ -139,13 +137,8 @@ impl Frame {
 /// Whether data came with such an answer: with GOOD, and where the sense says that the command was done all the same (NO SENSE,
 /// RECOVERED ERROR). What is counted beside any other status is the buffer as it was.
 fn brings_data(status: u8, sense: &[u8]) -> bool {
-    // SPC-5 4.4: the key stands in byte 2 of the fixed format, and in byte 1 of descriptors.
-    let key = match sense.first().map(|code| code & 0x7f) {
-        Some(0x70) => sense.get(2),
-        Some(0x72) => sense.get(1),
-        _ => None,
-    };
-    status == 0 || status == CHECK_CONDITION && key.is_some_and(|key| key & 0x0f <= 1)
+    let is_of_success = |sense: Sense| !sense.deferred && sense.key <= key::RECOVERED_ERROR;
+    status == GOOD || status == CHECK_CONDITION && Sense::parse(sense).is_some_and(is_of_success)
 }
 
 /// The host status under which no answer came; `None` where one did.
@@ -203,7 +196,7 @@ mod tests {
     #[test]
     fn the_header_says_what_the_command_is() {
         let Frame { header, data, .. } = *frame(Transfer::In(255));
-        assert_eq!((header.interface_id, header.direction), (0x53, -4));
+        assert_eq!((header.interface_id, header.direction), (0x53, -3));
         assert_eq!((header.command_length, header.sense_max, header.pack_id), (6, 252, 7));
         assert_eq!((header.data_length, data.len()), (255, 255));
         assert!(header.time_limit > 30 * 60 * 1000);
@@ -255,9 +248,11 @@ mod tests {
         assert_eq!(length(0x18, &[]), 0);
         assert_eq!(length(0x02, &[0x70, 0, 0x05, 0]), 0);
         assert_eq!(length(0x02, &[0x70, 0, 0x21, 0]), 255);
-        assert_eq!(length(0x02, &[0x72, 0x01, 0, 0]), 255);
-        assert_eq!(length(0x02, &[0x72, 0x05, 0, 0]), 0);
-        assert_eq!((length(0x02, &[]), length(0x02, &[0x70]), length(0x02, &[0x71, 0, 0])), (0, 0, 0));
+        assert_eq!(length(0x02, &[0x72, 0x01, 0, 0, 0, 0, 0, 0]), 255);
+        assert_eq!(length(0x02, &[0x72, 0x05, 0, 0, 0, 0, 0, 0]), 0);
+        // Of an earlier command: this one was not done.
+        assert_eq!(length(0x02, &[0x71, 0, 0x01, 0]), 0);
+        assert_eq!((length(0x02, &[]), length(0x02, &[0x70])), (0, 0));
     }
 
     #[test]
