@@ -26,7 +26,10 @@ use thiserror::Error;
 
 use crate::explain::Decision;
 use crate::multipath_device::{DrillConfig, DrillError, DrillReport, DrillSample, MultipathDevice};
-use crate::out_of_band::{Attention, CommandId, CommandOutcome, CommandRequest, Ledger, Record};
+use crate::out_of_band::{
+    Attention, CommandId, CommandOutcome, CommandRequest, Ledger, Record, ReservationOperation,
+    ReservationOutcome,
+};
 use crate::plan::Plan;
 use crate::report::Snapshot;
 use crate::selector::SelectorKind;
@@ -68,6 +71,13 @@ pub enum Command {
     /// An out-of-band control command over one of the paths. Its answer comes when it ends: who asks waits a little longer
     /// than its patience.
     Send(Box<CommandRequest>),
+    /// Persistent reservations over all paths together. Its answer comes when it ends.
+    Reserve {
+        /// What is wanted.
+        operation: ReservationOperation,
+        /// How long it may take.
+        patience: Duration,
+    },
     /// Why control commands took the paths they took, the newest `most`, oldest first.
     CommandRecords {
         /// How many.
@@ -99,6 +109,8 @@ pub enum Answer {
     },
     /// To [`Command::Send`].
     Sent(Box<CommandOutcome>),
+    /// To [`Command::Reserve`].
+    Reserved(Box<ReservationOutcome>),
     /// To [`Command::CommandRecords`].
     CommandRecords(Vec<Record>),
     /// To [`Command::Nexuses`].
@@ -236,6 +248,10 @@ impl Controlled {
             // Whoever went away does not want to know.
             match command {
                 Command::Send(request) => self.send(now, *request, reply),
+                Command::Reserve { operation, patience } => {
+                    let id = self.inner.submit_reservation(now, operation, patience);
+                    self.waiting.insert(id, reply);
+                }
                 command => drop(reply.try_send(self.execute(now, command))),
             }
         }
@@ -257,6 +273,11 @@ impl Controlled {
     fn answer_commands(&mut self, now: Instant) {
         if self.waiting.is_empty() {
             return;
+        }
+        while let Some(outcome) = self.inner.poll_reservation(now) {
+            if let Some(reply) = self.waiting.remove(&outcome.id) {
+                let _ = reply.try_send(Ok(Answer::Reserved(Box::new(outcome))));
+            }
         }
         while let Some(outcome) = self.inner.poll_command(now) {
             if let Some(reply) = self.waiting.remove(&outcome.id) {
@@ -298,7 +319,9 @@ impl Controlled {
                 let decisions = explain.decisions().skip(left_out).copied().collect();
                 return Ok(Answer::Decisions { decisions, is_kept: explain.keeps_decisions() });
             }
-            Command::Send(_) => unreachable!("it is sent, and answered when it ends"),
+            Command::Send(_) | Command::Reserve { .. } => {
+                unreachable!("it is sent, and answered when it ends")
+            }
             Command::CommandRecords { most } => {
                 let left_out = self.inner.command_records().count().saturating_sub(most);
                 let records = self.inner.command_records().skip(left_out).cloned().collect();

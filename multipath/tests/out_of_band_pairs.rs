@@ -50,7 +50,7 @@ fn cases() -> Vec<Case> {
             None,
             false,
             |bench| {
-                let disk = bench.system.memory_disk("d0").unwrap();
+                let disk = bench.system.memory_disk("d0").expect("it is in memory");
                 disk.with_bytes(|bytes| bytes[9 * 512] == 7)
             },
         ),

@@ -5,6 +5,8 @@
 //! has taken away answers I/O with RESERVATION CONFLICT; a command never waits for I/O, nor I/O for a command. Not here:
 //! decisions (`out_of_band`).
 
+use std::time::Duration;
+
 use storage_mapping::block::time::earliest;
 use storage_mapping::control_port::{ControlEvent, ControlRequest};
 use storage_mapping::scsi::status::RESERVATION_CONFLICT;
@@ -19,6 +21,7 @@ use crate::out_of_band::reading::{Event, Reading};
 use crate::out_of_band::record::{CommandOutcome, Record};
 use crate::out_of_band::replay::{Ended, Replay};
 use crate::out_of_band::request::{CommandId, CommandRequest, Origin};
+use crate::out_of_band::reservations::{ReservationOperation, ReservationOutcome, Reservations};
 use crate::out_of_band::router::{Action, Router, RouterConfig};
 use crate::out_of_band::select::PathView;
 use crate::path_state::{PathSet, PathState};
@@ -31,6 +34,7 @@ const STEPS_MAX: usize = 1024;
 pub(super) struct ControlCommands {
     router: Router,
     replay: Replay,
+    reservations: Reservations,
     /// Paths whose transport takes control commands.
     ports: PathSet,
     /// Paths that carry no I/O before they have what they lack.
@@ -46,6 +50,7 @@ impl ControlCommands {
         Self {
             router: Router::new(paths, CommandTable::default(), RouterConfig::default()),
             replay: Replay::default(),
+            reservations: Reservations::default(),
             ports,
             unready: PathSet::EMPTY,
             called: PathSet::EMPTY,
@@ -72,7 +77,7 @@ impl ControlCommands {
     }
 
     fn is_idle(&self) -> bool {
-        self.router.is_idle() && self.unready.is_empty()
+        self.router.is_idle() && self.unready.is_empty() && self.reservations.is_idle()
     }
 }
 
@@ -89,6 +94,35 @@ impl<S: PathSelector> MultipathDevice<S> {
     pub fn poll_command(&mut self, now: Instant) -> Option<CommandOutcome> {
         self.drive_commands(now);
         self.control.router.poll_outcome(Origin::Caller)
+    }
+
+    /// Begins what a caller wants of persistent reservations, over all paths together. Its outcome comes from
+    /// [`Self::poll_reservation`], within about `patience`.
+    ///
+    /// # Panics
+    /// For a registration with the base 0, which is no key.
+    pub fn submit_reservation(
+        &mut self,
+        now: Instant,
+        operation: ReservationOperation,
+        patience: Duration,
+    ) -> CommandId {
+        let views = self.path_views();
+        let takes = |view: &&PathView| view.nexus.is_some();
+        let is_up = |view: &&PathView| {
+            matches!(view.state, PathState::Active | PathState::Isolated | PathState::Standby)
+        };
+        let all: PathSet = views.iter().filter(takes).map(|view| view.path).collect();
+        let up = views.iter().filter(takes).filter(is_up).map(|view| view.path).collect();
+        let ControlCommands { reservations, router, .. } = &mut self.control;
+        router.set_paths(views);
+        reservations.start(now, router, operation, (up, all), patience)
+    }
+
+    /// Hands out the outcome of one operation on reservations, or `None`.
+    pub fn poll_reservation(&mut self, now: Instant) -> Option<ReservationOutcome> {
+        self.drive_commands(now);
+        self.control.reservations.poll()
     }
 
     /// The next unit attention for a subscriber, whose place is `cursor` (0 at first): each comes to each subscriber once
@@ -287,7 +321,10 @@ impl<S: PathSelector> MultipathDevice<S> {
         let mut has_any = false;
         while let Some(outcome) = self.control.router.poll_outcome(Origin::Layer) {
             has_any = true;
-            let ControlCommands { replay, router, .. } = &mut self.control;
+            let ControlCommands { replay, reservations, router, .. } = &mut self.control;
+            if reservations.handle_outcome(now, router, &outcome) {
+                continue;
+            }
             if let Some(Ended { path, is_done }) = replay.handle_outcome(now, router, &outcome) {
                 self.has_changed = true;
                 if is_done {

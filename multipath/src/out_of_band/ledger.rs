@@ -176,6 +176,23 @@ impl Ledger {
         self.note_state(path, command, row);
     }
 
+    /// A command that nobody waited for any more ended after all: what it did is there, and is not what is wanted by now.
+    pub fn handle_late_end(
+        &mut self,
+        now: Instant,
+        path: PathIndex,
+        command: (&ControlCommand, &Row),
+        reading: &Reading,
+        reply: Option<&ControlReply>,
+    ) {
+        let (wanted, is_fenced) = (self.nexus(path).wanted, self.is_fenced);
+        self.handle_end(now, path, command, reading, reply);
+        self.is_fenced |= is_fenced;
+        let nexus = &mut self.nexuses[path.0];
+        nexus.wanted = wanted;
+        nexus.is_bare |= nexus.key != nexus.wanted;
+    }
+
     /// A conflict, or a command whose outcome nobody knows.
     pub fn doubt(&mut self, now: Instant, path: PathIndex) {
         let stale = |knowledge: &mut Knowledge| {
@@ -276,11 +293,19 @@ impl Ledger {
     /// All keys that are registered were read.
     fn handle_keys(&mut self, data: &[u8]) {
         let Some(list) = KeyList::parse(data).filter(|list| list.is_whole) else { return };
+        let own: Vec<u64> = self.nexuses.iter().filter_map(|nexus| nexus.key).collect();
+        let is_shared = |key: &u64| own.iter().filter(|other| *other == key).count() > 1;
+        let shared: Vec<u64> = own.iter().copied().filter(is_shared).collect();
         let mut has_wanted = false;
         let mut has_any = false;
         for nexus in &mut self.nexuses {
-            if nexus.key.is_some_and(|key| !list.keys.contains(&key)) {
-                (nexus.key, nexus.knowledge) = (None, Knowledge::Known);
+            match nexus.key {
+                Some(key) if !list.keys.contains(&key) => {
+                    (nexus.key, nexus.knowledge) = (None, Knowledge::Known);
+                }
+                // Of a nexus that stands since it registered; of another one it may be the key of the nexus of before.
+                Some(key) if !nexus.is_bare && !shared.contains(&key) => nexus.knowledge = Knowledge::Known,
+                Some(_) | None => {}
             }
             has_wanted |= nexus.wanted.is_some();
             has_any |= nexus.wanted.is_some_and(|key| list.keys.contains(&key));
@@ -367,6 +392,6 @@ impl NexusRecord {
     /// Whether there is anything to put back.
     #[must_use]
     pub fn has_state(&self) -> bool {
-        self.wanted.is_some() || !self.mode_pages.is_empty() || self.prevents.is_some()
+        self.wanted.is_some() || self.key.is_some() || !self.mode_pages.is_empty() || self.prevents.is_some()
     }
 }

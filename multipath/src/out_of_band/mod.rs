@@ -10,6 +10,7 @@
 //! * [`reading`]: what an answer, or none, says about the command;
 //! * [`verify`]: how to find out whether a command was executed, from another path;
 //! * [`ledger`]: what the target keeps for each nexus; [`replay`]: how that is put back on a path that returns;
+//! * [`reservations`]: persistent reservations over all nexuses;
 //! * [`attentions`]: unit attentions, each once for each unit and subscriber;
 //! * [`record`]: why it was so.
 //!
@@ -31,6 +32,7 @@ pub mod reading;
 pub mod record;
 pub mod replay;
 pub mod request;
+pub mod reservations;
 pub mod router;
 pub mod select;
 pub mod verify;
@@ -40,4 +42,5 @@ pub use command_table::CommandTable;
 pub use ledger::{Knowledge, Ledger, NexusRecord};
 pub use record::{Attempt, Candidate, Certainty, CommandOutcome, Conclusion, Record, Rejection, Remark};
 pub use request::{CommandId, CommandRequest, Mode, Origin};
+pub use reservations::{ReservationOperation, ReservationOutcome, ReservationResult};
 pub use router::RouterConfig;

@@ -77,9 +77,11 @@ impl Replay {
         }
         let nexus = router.ledger().nexus(path);
         let rest = nexus.mode_pages.values().chain(&nexus.prevents).cloned().collect();
-        let (step, command, named) = match nexus.wanted {
-            Some(_) => (Step::Keys, read_keys(), None),
-            None => return self.start_rest(now, router, path, rest),
+        let (step, command, named) = match (nexus.wanted, nexus.key) {
+            (Some(_), _) => (Step::Keys, read_keys(), None),
+            // A registration that landed late, and that nobody wants any more.
+            (None, Some(_)) => (Step::Register, register(router, path), Some(path)),
+            (None, None) => return self.start_rest(now, router, path, rest),
         };
         let id = submit(now, router, command, named);
         self.runs.push(Run { path, id, step, rest });
@@ -117,7 +119,7 @@ impl Replay {
         }
         let next = match self.runs[at].step {
             Step::Keys if router.ledger().is_fenced() => None,
-            Step::Keys => register(router, path).map(|command| (Step::Register, command, Some(path))),
+            Step::Keys => Some((Step::Register, register(router, path), Some(path))),
             Step::Register | Step::Rest => self.next_of_rest(at),
         };
         match next {
@@ -149,14 +151,14 @@ fn read_keys() -> ControlCommand {
 }
 
 /// The wanted key, whatever stands there.
-fn register(router: &Router, path: PathIndex) -> Option<ControlCommand> {
+fn register(router: &Router, path: PathIndex) -> ControlCommand {
     let nexus = router.ledger().nexus(path);
-    let wanted = nexus.wanted?;
+    let wanted = nexus.wanted.unwrap_or(0);
     let mut out = ReserveOut::new(ReserveOutAction::RegisterAndIgnore, ReservationType::NONE, 0, wanted);
     if let ParameterList::Basic { flags, .. } = &mut out.list {
         *flags = nexus.flags;
     }
-    Some(out.command())
+    out.command()
 }
 
 fn submit(now: Instant, router: &mut Router, command: ControlCommand, path: Option<PathIndex>) -> CommandId {

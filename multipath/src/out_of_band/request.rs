@@ -49,6 +49,8 @@ pub enum Origin {
     /// Someone above.
     #[default]
     Caller,
+    /// The layer, as a part of what a caller wanted.
+    Part,
     /// The layer itself: it verifies, reads keys, or puts back what a nexus had.
     Layer,
 }

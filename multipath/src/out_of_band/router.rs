@@ -215,8 +215,7 @@ impl Router {
     pub fn submit(&mut self, now: Instant, request: CommandRequest) -> CommandId {
         let is_own = request.origin == Origin::Layer;
         assert!(!is_own || !is_for_callers_alone(&request.command), "only a caller may want this");
-        self.serial += 1;
-        let id = CommandId(self.serial);
+        let id = self.next_id();
         let is_named = request.path.is_some();
         let lookup = Lookup { command: &request.command, device_type: request.device_type, is_named };
         let row = self.table.row(&lookup).clone();
@@ -251,6 +250,12 @@ impl Router {
         self.jobs.insert(id, job);
         self.finish_if_done(id);
         id
+    }
+
+    /// A number that no command has.
+    pub fn next_id(&mut self) -> CommandId {
+        self.serial += 1;
+        CommandId(self.serial)
     }
 
     fn record(
@@ -297,7 +302,7 @@ impl Router {
     /// The sense that another command took from a caller who wants the raw answer of one path.
     fn earlier_attention(&mut self, job: &Job) -> Option<ControlReply> {
         let reports = reports_attentions(&job.request.command);
-        if job.request.mode != Mode::Exact || job.request.origin == Origin::Layer || !reports {
+        if job.request.mode != Mode::Exact || job.request.origin != Origin::Caller || !reports {
             return None;
         }
         let Event { asc, ascq } = self.attentions.take_owed(job.request.path?)?;
@@ -322,7 +327,7 @@ impl Router {
     pub fn poll_outcome(&mut self, origin: Origin) -> Option<CommandOutcome> {
         match origin {
             Origin::Caller => self.outcomes.pop_front(),
-            Origin::Layer => self.layer_outcomes.pop_front(),
+            Origin::Layer | Origin::Part => self.layer_outcomes.pop_front(),
         }
     }
 
@@ -364,7 +369,12 @@ impl Router {
         } else if reply.is_some() && reports_attentions(&sent.command) {
             self.attentions.handle_none(sent.path, sent.at);
         }
-        self.ledger.handle_end(now, sent.path, (&sent.command, &sent.row), &reading, reply);
+        let command = (&sent.command, &sent.row);
+        if sent.is_orphan {
+            self.ledger.handle_late_end(now, sent.path, command, &reading, reply);
+        } else {
+            self.ledger.handle_end(now, sent.path, command, &reading, reply);
+        }
         if reading.outcome.is_ok() {
             self.expect_attentions(sent.path, &sent.command);
             self.note_latency(sent.path, took);
@@ -492,7 +502,7 @@ impl Router {
         let outcome = CommandOutcome { id, conclusions, record: job.record };
         match job.request.origin {
             Origin::Caller => self.outcomes.push_back(outcome),
-            Origin::Layer => self.layer_outcomes.push_back(outcome),
+            Origin::Layer | Origin::Part => self.layer_outcomes.push_back(outcome),
         }
     }
 

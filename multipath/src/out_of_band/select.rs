@@ -144,9 +144,11 @@ fn reject_class(paths: &[PathView], view: &PathView, bounds: &Bounds<'_>) -> Opt
     match row.class {
         Class::Portable | Class::AllNexuses | Class::Exact => None,
         Class::AnyRegistered => {
-            let others = paths.iter().any(|other| ledger.is_registered(other.path));
-            // Where none is known to be registered, the target is to say so.
-            (others && !ledger.is_registered(view.path)).then_some(Rejection::NotRegistered)
+            let key = reserve_out(&request.command).map(|out| out.list.keys().0);
+            let fits = |path| ledger.is_registered(path) && ledger.nexus(path).key == key;
+            // Where none is known to be registered with this key, the target is to say so.
+            let others = paths.iter().any(|other| fits(other.path));
+            (others && !fits(view.path)).then_some(Rejection::NotRegistered)
         }
         Class::TargetPort if request.mode == Mode::Any => None,
         Class::TargetPort => {

@@ -63,7 +63,7 @@ impl Bench {
     }
 
     /// The next moment at which something happens, not after `end`.
-    fn step(&mut self, end: Instant) {
+    pub(crate) fn step(&mut self, end: Instant) {
         let next = self.device.next_wakeup().unwrap_or(end).min(end);
         self.standing = if next > self.now { 0 } else { self.standing + 1 };
         assert!(self.standing < 10_000, "the device wants to be polled and does nothing");

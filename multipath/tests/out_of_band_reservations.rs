@@ -1,0 +1,150 @@
+//! Reservations on N paths with k of them down, in random schedules beside a model (goal 19): once all paths are back,
+//! READ FULL STATUS is what the model says, and no I/O met a path without its key.
+
+mod out_of_band_support;
+
+use std::time::Duration;
+
+use multipath::PathState;
+use multipath::out_of_band::{ReservationOperation, ReservationOutcome, ReservationResult};
+use out_of_band_support::{Bench, KIND, PATIENCE};
+
+const BASE: u64 = 0x1000;
+
+/// Numbers that look random and are the same for the same seed (SplitMix64).
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, count: u64) -> u64 {
+        self.next() % count
+    }
+}
+
+fn reserve(bench: &mut Bench, operation: ReservationOperation) -> ReservationOutcome {
+    let id = bench.device.submit_reservation(bench.now, operation, PATIENCE);
+    let end = bench.now + PATIENCE * 2;
+    loop {
+        bench.turn();
+        if let Some(outcome) = bench.device.poll_reservation(bench.now) {
+            assert_eq!(outcome.id, id);
+            return outcome;
+        }
+        assert!(bench.now < end, "nothing long after the deadline");
+        bench.step(end);
+    }
+}
+
+/// What the target should hold for this host.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Model {
+    is_registered: bool,
+    is_reserved: bool,
+}
+
+impl Model {
+    fn apply(&mut self, operation: ReservationOperation) {
+        match operation {
+            ReservationOperation::Register { .. } => self.is_registered = true,
+            ReservationOperation::Reserve { .. } => self.is_reserved = true,
+            ReservationOperation::Release => self.is_reserved = false,
+            ReservationOperation::Unregister | ReservationOperation::Clear => *self = Self::default(),
+            ReservationOperation::Preempt { .. } => {}
+        }
+    }
+}
+
+fn schedule(seed: u64) {
+    let mut chance = Chance(seed);
+    let paths = 2 + chance.below(7) as usize;
+    let kept = if chance.below(2) == 0 { "target registrations=name" } else { "target registrations=login" };
+    let mut bench = Bench::new(paths, kept);
+    let mut model = Model::default();
+    let mut down = vec![false; paths];
+    let mut history = Vec::new();
+    for _ in 0..8 {
+        let path = chance.below(paths as u64) as usize;
+        // A path that returns is compared with one in use: one that answers has to be left for that.
+        let status = bench.device.status();
+        let is_active = |other: usize| !down[other] && status[other].state == PathState::Active;
+        let has_other = (0..paths).any(|other| other != path && is_active(other));
+        let change = match chance.below(6) {
+            0 if has_other && !down[path] => "down",
+            1 if has_other && !down[path] => "dead",
+            2 if has_other && !down[path] => "hang forever",
+            3 | 4 if down[path] => "clear",
+            5 if has_other && !down[path] => "end-nexus",
+            _ => "",
+        };
+        if !change.is_empty() {
+            bench.apply(&format!("path host1/p{path}/v0 {change}"));
+            down[path] = change != "clear" && change != "end-nexus";
+            history.push(format!("{path} {change}"));
+        }
+        // The layer sees what is down by its probes.
+        bench.wait(Duration::from_secs(3));
+        let operation = match chance.below(6) {
+            0 | 1 => ReservationOperation::Register { base: BASE },
+            2 | 3 if model.is_registered => ReservationOperation::Reserve { kind: KIND },
+            4 if model.is_registered => ReservationOperation::Release,
+            5 if model.is_registered => ReservationOperation::Unregister,
+            _ => continue,
+        };
+        let mut outcome = reserve(&mut bench, operation);
+        // What hangs since a moment ago may be the only path that was up: the answer says so, and the caller asks again.
+        for _ in 0..3 {
+            if outcome.result != ReservationResult::Done {
+                bench.wait(Duration::from_secs(30));
+                outcome = reserve(&mut bench, operation);
+            }
+        }
+        history.push(format!("{operation:?}: {:?}", outcome.result));
+        let live = down.iter().filter(|is_down| !**is_down).count();
+        if operation == ReservationOperation::Release
+            && live == 1
+            && outcome.result != ReservationResult::Done
+        {
+            // The holder is a nexus that is gone, and no second path is there to take over from it.
+            assert_eq!(outcome.result, ReservationResult::NoPath, "seed {seed}: {history:#?}");
+            continue;
+        }
+        assert_eq!(outcome.result, ReservationResult::Done, "seed {seed}: {history:#?} {outcome:#?}");
+        model.apply(operation);
+        let done = bench.io(true, Duration::from_secs(90));
+        let outcome = done.map(|done| done.outcome);
+        assert_eq!(
+            outcome,
+            Some(Ok(())),
+            "seed {seed}: {history:#?}\n{}",
+            bench.system.event_lines().join("\n")
+        );
+    }
+    for (path, _) in down.iter().enumerate().filter(|(_, is_down)| **is_down) {
+        bench.apply(&format!("path host1/p{path}/v0 clear"));
+    }
+    bench.wait(Duration::from_secs(120));
+    let in_use = |state| matches!(state, PathState::Active | PathState::Isolated);
+    assert!(bench.device.status().iter().all(|path| in_use(path.state)), "seed {seed}: {history:#?}");
+    let keys: Vec<u64> =
+        if model.is_registered { (0..paths as u64).map(|path| BASE + path).collect() } else { Vec::new() };
+    let mut found = bench.keys();
+    if kept.ends_with("login") {
+        // Such a target keeps the registrations of nexuses that are gone; their keys are the same.
+        found.dedup();
+    }
+    assert_eq!(found, keys, "seed {seed}: {history:#?}");
+    assert_eq!(bench.holder().is_some(), model.is_reserved, "seed {seed}: {history:#?}");
+}
+
+#[test]
+fn reservations_on_paths_of_which_some_are_down_end_as_the_model_says() {
+    let count = if std::env::var_os("DISKWIRE_FULL").is_some() { 10_000 } else { 300 };
+    let first = std::env::var("DISKWIRE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    (first..first + count).for_each(schedule);
+}
