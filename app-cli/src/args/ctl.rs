@@ -46,7 +46,7 @@ Examples:
   diskwire -c beta.toml ctl pr reserve disk0 --type write-exclusive-registrants
   diskwire -c beta.toml ctl pr preempt disk0 --victim 0xdead
   diskwire -c beta.toml ctl pr release disk0
-  diskwire -c beta.toml ctl pr register disk0/1 --key 0 --exact one path only";
+  diskwire -c beta.toml ctl pr release disk0/1 --key 0xabd --exact one path only";
 
 const LOG_EXAMPLES: &str = "\
 Examples:
@@ -208,11 +208,13 @@ pub struct CtlPrArgs {
     /// Where.
     #[command(flatten)]
     pub common: CtlCommon,
-    /// The own key: the new one of `register`; 0 ends a registration.
+    /// The own key of `register`: path 0 gets it, path 1 the next, and so on;
+    /// 0 ends all registrations of this host. Of the others: the key of the
+    /// path, where nobody else knows it.
     #[arg(long, value_name = "KEY", value_parser = key)]
     pub key: Option<u64>,
-    /// The key that is registered now, where it is not the one the table of
-    /// this process holds.
+    /// The key that is registered now: sends one command as it is, over every
+    /// path that it is for.
     #[arg(long, value_name = "KEY", value_parser = key)]
     pub old_key: Option<u64>,
     /// The key that is pre-empted.

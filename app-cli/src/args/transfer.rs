@@ -4,8 +4,8 @@
 
 use std::ffi::{OsStr, OsString};
 
-use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use crate::remote_path::RemotePath;
 

@@ -5,11 +5,15 @@
 
 use std::time::Duration;
 
-use multipath::out_of_band::{CommandOutcome, CommandRequest, Conclusion, Mode, Record};
+use multipath::out_of_band::{
+    CommandOutcome, CommandRequest, Conclusion, Mode, Record, ReservationOperation, ReservationOutcome,
+    ReservationResult,
+};
 use serde::{Deserialize, Serialize};
 use storage_mapping::control_port::{
     Cdb, CommandBytes, ControlCommand, ControlReply, TRANSFER_MAX_BYTES, Transfer,
 };
+use storage_mapping::scsi::reservations::ReservationType;
 use storage_mapping::{CopyFate, PathIndex};
 use volume::open::hex;
 
@@ -66,7 +70,7 @@ impl CommandWish {
 
     /// How long the caller waits; what is no such time counts as none.
     pub(super) fn patience(&self) -> Duration {
-        Duration::try_from_secs_f64(self.patience).unwrap_or_default().min(PATIENCE_MAX)
+        patience(self.patience)
     }
 
     /// What the router is asked.
@@ -90,6 +94,103 @@ impl CommandWish {
         let command = ControlCommand { bytes: CommandBytes::Scsi(cdb), transfer };
         let request = CommandRequest::new(command, self.path.map(PathIndex), patience).with_mode(mode);
         Ok(CommandRequest { is_dry_run: self.dry_run, ..request })
+    }
+}
+
+/// Persistent reservations of all paths of a device, changed together.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReservationWish {
+    /// The device's id.
+    pub device: String,
+    /// `register`, `unregister`, `reserve`, `release`, `preempt`, `preempt-abort` or `clear`.
+    pub operation: String,
+    /// Of `register`: the key of path 0; path *n* gets the *n*th after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<u64>,
+    /// Of `preempt` and `preempt-abort`: the key that is taken away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub victim: Option<u64>,
+    /// The type of the reservation, by its number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<u8>,
+    /// How long the caller waits, in seconds.
+    pub patience: f64,
+}
+
+impl ReservationWish {
+    /// What the device is asked, and how long it may take.
+    ///
+    /// # Errors
+    /// In words, what is wrong with it.
+    pub fn operation(&self) -> Result<(ReservationOperation, Duration), String> {
+        let kind = || {
+            let number = self.kind.ok_or("a type is missing")?;
+            match ReservationType::of(number) {
+                ReservationType::Other(_) => Err(format!("{number} is no type of a reservation")),
+                kind => Ok(kind),
+            }
+        };
+        let preempt = |aborts| {
+            let victim = self.victim.ok_or("the key that is taken away is missing")?;
+            Ok::<_, String>(ReservationOperation::Preempt { victim, kind: kind()?, aborts })
+        };
+        let operation = match self.operation.as_str() {
+            "register" => match self.key {
+                Some(0) | None => return Err("a key is missing, and it is not 0".to_owned()),
+                Some(base) => ReservationOperation::Register { base },
+            },
+            "unregister" => ReservationOperation::Unregister,
+            "reserve" => ReservationOperation::Reserve { kind: kind()? },
+            "release" => ReservationOperation::Release,
+            "preempt" => preempt(false)?,
+            "preempt-abort" => preempt(true)?,
+            "clear" => ReservationOperation::Clear,
+            _ => return Err("`operation` is none that is known".to_owned()),
+        };
+        Ok((operation, self.patience()))
+    }
+
+    /// How long the caller waits; what is no such time counts as none.
+    pub(super) fn patience(&self) -> Duration {
+        patience(self.patience)
+    }
+}
+
+fn patience(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default().min(PATIENCE_MAX)
+}
+
+/// What became of a change of reservations.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReservationText {
+    /// `done`, `conflict`, `no path` or `unknown`.
+    pub result: String,
+    /// The key that holds the reservation, where that was read and is in the way.
+    pub holder: Option<u64>,
+    /// What was sent, and what came of it, in order.
+    pub steps: Vec<ConclusionText>,
+    /// Paths that are down, and get what they lack when they return.
+    pub later: Vec<usize>,
+}
+
+impl From<&ReservationOutcome> for ReservationText {
+    fn from(outcome: &ReservationOutcome) -> Self {
+        let (result, holder) = match outcome.result {
+            ReservationResult::Done => ("done", None),
+            ReservationResult::Conflict { holder } => ("conflict", holder),
+            ReservationResult::NoPath => ("no path", None),
+            ReservationResult::Unknown => ("unknown", None),
+        };
+        let step = |(path, conclusion): &(PathIndex, Conclusion)| ConclusionText {
+            path: Some(path.0),
+            ..ConclusionText::from(conclusion)
+        };
+        Self {
+            result: result.to_owned(),
+            holder,
+            steps: outcome.steps.iter().map(step).collect(),
+            later: outcome.later.iter().map(|path| path.0).collect(),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::command::{CommandWish, OutcomeText};
+use super::command::{CommandWish, OutcomeText, ReservationText, ReservationWish};
 use super::plan::{DrillText, DrillWish, PlanText};
 
 /// Of requests and replies.
@@ -83,6 +83,8 @@ pub enum Wish {
         /// Whether the requests are wanted one by one.
         samples: bool,
     },
+    /// Changes persistent reservations of all paths together.
+    Reserve(ReservationWish),
     /// Sends a control command over one of the paths.
     Send(CommandWish),
 }
@@ -91,6 +93,7 @@ impl Wish {
     /// How long the process itself may take for it, beyond the time that any question takes.
     pub(super) fn patience(&self) -> Duration {
         match self {
+            Self::Reserve(wish) => wish.patience(),
             Self::Send(wish) => wish.patience(),
             _ => Duration::ZERO,
         }
@@ -137,6 +140,9 @@ pub struct Reply {
     /// To [`Wish::Decisions`]: whether more are kept from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is_kept: Option<bool>,
+    /// To [`Wish::Reserve`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<ReservationText>,
     /// To [`Wish::Send`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<OutcomeText>,

@@ -20,7 +20,7 @@ use nix::sys::socket::{
 use rustix::fs::Mode;
 use storage_mapping::{PathIndex, wait};
 
-use super::command::OutcomeText;
+use super::command::{OutcomeText, ReservationText};
 use super::message::{DecisionText, Reply, Request, VERSION, Versioned, Wish};
 use super::plan::{DrillText, PlanText};
 use super::{CLIENTS_MAX, Folder, PATIENCE, REPLY_MAX_BYTES, REQUEST_MAX_BYTES, file_name};
@@ -294,6 +294,10 @@ impl Shared {
             Wish::Decisions { device, most } => {
                 (device, Command::Decisions { most: most.min(DECISIONS_MAX) })
             }
+            Wish::Reserve(wish) => {
+                let (operation, patience) = wish.operation()?;
+                (wish.device, Command::Reserve { operation, patience })
+            }
             Wish::Send(wish) => {
                 let request = wish.request()?;
                 (wish.device, Command::Send(Box::new(request)))
@@ -308,6 +312,9 @@ impl Shared {
                 };
                 let decisions = Some(decisions.iter().map(text).collect());
                 Ok(Reply { decisions, is_kept: Some(is_kept), ..self.reply() })
+            }
+            Answer::Reserved(outcome) => {
+                Ok(Reply { reservation: Some(ReservationText::from(&*outcome)), ..self.reply() })
             }
             Answer::Sent(outcome) => {
                 Ok(Reply { outcome: Some(OutcomeText::from(&*outcome)), ..self.reply() })

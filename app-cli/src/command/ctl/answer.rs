@@ -13,7 +13,7 @@ use super::plan::Show;
 use super::show;
 use crate::args::ctl::CtlCommon;
 use crate::command::{CommandError, print};
-use crate::control_socket::command::{ConclusionText, OutcomeText, ReplyText, from_hex};
+use crate::control_socket::command::{ConclusionText, OutcomeText, ReplyText, ReservationText, from_hex};
 use crate::exit::Exit;
 use crate::{escape, section_view};
 
@@ -53,6 +53,48 @@ pub(super) fn give(
     } else {
         print(&text)?
     }
+    Ok(exit)
+}
+
+/// Tells what became of a change of reservations.
+///
+/// # Errors
+/// Where standard output is gone.
+pub(super) fn give_reservation(
+    carrier: &Carrier,
+    common: &CtlCommon,
+    outcome: &ReservationText,
+) -> Result<Exit, CommandError> {
+    let exit = match outcome.result.as_str() {
+        "done" if outcome.later.is_empty() => Exit::Done,
+        "done" => Exit::PartlyDone,
+        "unknown" => Exit::InDoubt,
+        _ => Exit::Failed,
+    };
+    if common.json {
+        print(&(json!({ "version": 1, "reservation": outcome }).to_string() + "\n"))?;
+        return Ok(exit);
+    }
+    let holder =
+        outcome.holder.map_or(String::new(), |key| format!(": key 0x{key:016x} holds the reservation"));
+    let mut text = format!("{}{holder}\n", outcome.result);
+    for path in &outcome.later {
+        section_view::push_line(
+            &mut text,
+            0,
+            &format!("path {path} is down: it gets what it lacks when it returns"),
+        );
+    }
+    if common.explain || exit != Exit::Done {
+        text.push('\n');
+        for step in &outcome.steps {
+            let path = step.path.map_or(String::new(), |path| format!("path {path}: "));
+            let status = step.reply.as_ref().map_or(String::new(), |reply| format!("{}, ", status(reply)));
+            section_view::push_line(&mut text, 0, &format!("{path}{status}{}", step.certainty));
+        }
+        carrier.text().lines().for_each(|line| section_view::push_line(&mut text, 0, line));
+    }
+    print(&text)?;
     Ok(exit)
 }
 

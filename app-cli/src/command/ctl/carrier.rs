@@ -17,7 +17,7 @@ use crate::args::path::PathName;
 use crate::command::{CommandError, say};
 use crate::config::{DeviceConfig, HostConfig, PathText};
 use crate::control_session::ControlSession;
-use crate::control_socket::command::{CommandWish, OutcomeText};
+use crate::control_socket::command::{CommandWish, OutcomeText, ReservationText, ReservationWish};
 use crate::control_socket::{Reply, Wish, ask_first};
 use crate::escape;
 use crate::name::Name;
@@ -99,6 +99,29 @@ impl Carrier {
                     .ask(Command::Send(Box::new(request.clone())), request.patience + LOOP_PATIENCE);
                 match answer.map_err(|error| refused(&error.to_string()))? {
                     Answer::Sent(outcome) => Ok(OutcomeText::from(&*outcome)),
+                    _ => Err(refused("the device sent no outcome")),
+                }
+            }
+        }
+    }
+
+    /// Changes the reservations of all paths, and waits for what becomes of it.
+    ///
+    /// # Errors
+    /// Where nobody did.
+    pub(super) fn reserve(&self, wish: ReservationWish) -> Result<ReservationText, CommandError> {
+        match self {
+            Self::Process { device, .. } => {
+                let wish = ReservationWish { device: device.clone(), ..wish };
+                let reply = self.ask(&Wish::Reserve(wish))?;
+                reply.reservation.ok_or_else(|| refused("the process sent no outcome"))
+            }
+            Self::Own { session, .. } => {
+                let (operation, patience) = wish.operation().map_err(|why| refused(&why))?;
+                let command = Command::Reserve { operation, patience };
+                let answer = session.control().ask(command, patience + LOOP_PATIENCE);
+                match answer.map_err(|error| refused(&error.to_string()))? {
+                    Answer::Reserved(outcome) => Ok(ReservationText::from(&*outcome)),
                     _ => Err(refused("the device sent no outcome")),
                 }
             }
