@@ -15,6 +15,7 @@
 //! Not here: the configuration, which belongs to the application (`app-cli/tests/configuration.rs`).
 
 pub mod connection_records;
+pub mod control;
 pub mod disk;
 pub mod handshake;
 pub mod hostile_disk;
@@ -69,6 +70,9 @@ pub const TARGETS: &[Target] = &[
         nbd::nbd_reply,
         nbd::nbd_reply_seeds,
     ),
+    target("scsi_sense", "sense data of SCSI", control::scsi_sense, control::scsi_sense_seeds),
+    target("scsi_replies", "replies of SCSI, every kind", control::scsi_replies, control::scsi_replies_seeds),
+    target("nvme_replies", "replies of NVMe, every kind", control::nvme_replies, control::nvme_replies_seeds),
     target("messages", "messages of sessions, every kind", messages::messages, messages::messages_seeds),
     target(
         "journal",
