@@ -20,7 +20,7 @@ macro_rules! opcodes {
 macro_rules! service_actions {
     ($($module:ident, $opcode:ident { $($name:ident = $code:literal, $text:literal;)+ })+) => {
         $(
-            #[doc = concat!("Service actions of [`", stringify!($opcode), "`](super::", stringify!($opcode), ").")]
+            #[doc = concat!("Service actions of [`", stringify!($opcode), "`].")]
             pub mod $module {
                 $(#[doc = $text] pub const $name: u16 = $code;)+
             }
