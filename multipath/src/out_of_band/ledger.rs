@@ -302,6 +302,7 @@ impl Ledger {
             match nexus.key {
                 Some(key) if !list.keys.contains(&key) => {
                     (nexus.key, nexus.knowledge) = (None, Knowledge::Known);
+                    nexus.is_bare |= nexus.wanted.is_some();
                 }
                 // Of a nexus that stands since it registered; of another one it may be the key of the nexus of before.
                 Some(key) if !nexus.is_bare && !shared.contains(&key) => nexus.knowledge = Knowledge::Known,
@@ -382,9 +383,16 @@ impl Ledger {
         nexus.is_bare = true;
     }
 
+    /// The key of a path is about to be taken away, by a caller's wish.
+    pub fn want_no_key(&mut self, path: PathIndex) {
+        self.nexuses[path.0].wanted = None;
+    }
+
     /// A path has what it lacked.
     pub fn handle_replayed(&mut self, path: PathIndex) {
-        self.nexuses[path.0].is_bare = false;
+        let nexus = &mut self.nexuses[path.0];
+        // Its key may have been taken away in the meantime.
+        nexus.is_bare = nexus.wanted.is_some() && nexus.key != nexus.wanted;
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | register | REGISTER over every path that is up, each with a key of its own (base and index); where some succeed, those that conflict again as REGISTER AND IGNORE; paths that are down get their key when they return; keys are read |
 //! | unregister | the keys of paths that are down are pre-empted from one that is up, and then each path that is up unregisters; what did not answer is pre-empted after all |
-//! | reserve, pre-empt, clear | over one registered path after the other, until one answers; of a conflict the reservation is read: it may be our own |
+//! | reserve, pre-empt, clear | over one registered path after the other, until one answers; of a conflict the reservation is read: it may be our own; the keys of paths where the same may still land are pre-empted, and wanted again |
 //! | release | over the path that holds it; where that one is down, a live path pre-empts our own key there, and then releases |
 //!
 //! Keeps true: a step is sent over exactly the path whose key it carries; what a path lost by our own pre-empting is wanted
@@ -18,7 +18,7 @@ use storage_mapping::scsi::reservations::{
     KeyList, RegisterFlags, Reservation, ReservationReport, ReservationType, ReserveIn, ReserveInAction,
     ReserveOut, ReserveOutAction,
 };
-use storage_mapping::{Instant, PathIndex};
+use storage_mapping::{CopyFate, Instant, PathIndex};
 
 use super::ledger::{Ledger, NexusRecord};
 use super::record::{Certainty, CommandOutcome, Conclusion};
@@ -100,6 +100,8 @@ enum Phase {
     Rejoin { by: PathIndex },
     /// One path after the other.
     Try,
+    /// Pre-empting the keys of paths over which the same may still be executed.
+    Fence,
     /// Reading the reservation.
     Look,
     /// Taking our own reservation over from a path that is down.
@@ -118,6 +120,8 @@ struct Running {
     up: PathSet,
     /// Keys that paths left behind which did not answer.
     victims: Vec<u64>,
+    /// Paths over which a step may still be executed, with their keys.
+    ghosts: Vec<(PathIndex, u64)>,
     /// Keys that this host had when it began.
     had: Vec<u64>,
     rejoins: u32,
@@ -168,6 +172,7 @@ impl Reservations {
             tries: VecDeque::new(),
             up,
             victims: Vec::new(),
+            ghosts: Vec::new(),
             had: router.ledger().nexuses().filter_map(|(_, nexus)| nexus.key.or(nexus.wanted)).collect(),
             rejoins: 0,
             outcome: ReservationOutcome { id, result, steps, later },
@@ -331,6 +336,25 @@ impl Running {
         None
     }
 
+    /// It was done over `by`; what was sent over other paths before is to find no registration there when it lands.
+    fn fence_ghosts(
+        &mut self,
+        now: Instant,
+        router: &mut Router,
+        by: PathIndex,
+    ) -> Option<ReservationResult> {
+        let may_land =
+            |(path, step): &&(PathIndex, Conclusion)| *path != by && step.copy == CopyFate::MayLand;
+        let with_key = |(path, _): &(PathIndex, Conclusion)| Some((*path, router.ledger().nexus(*path).key?));
+        self.ghosts = self.outcome.steps.iter().filter(may_land).filter_map(with_key).collect();
+        if self.ghosts.is_empty() || self.operation == ReservationOperation::Clear {
+            return Some(ReservationResult::Done);
+        }
+        self.preempt(now, router, by, self.ghosts.iter().map(|(_, key)| *key).collect());
+        self.phase = Phase::Fence;
+        None
+    }
+
     /// The path of the last step is of no use. Says whether there is another, and time.
     fn drop_last(&mut self, now: Instant) -> bool {
         let Some((path, step)) = self.outcome.steps.last() else { return false };
@@ -375,7 +399,14 @@ impl Running {
                 self.preempt(now, router, by, victims)
             }
             Phase::Check => self.handle_keys(now, router, outcome.reply()),
-            Phase::Try if is_done => Some(ReservationResult::Done),
+            Phase::Try if is_done => self.fence_ghosts(now, router, path),
+            Phase::Fence => {
+                for (path, key) in std::mem::take(&mut self.ghosts) {
+                    router.ledger_mut().want_key(path, key, RegisterFlags::empty());
+                    self.outcome.later.insert(path);
+                }
+                Some(ReservationResult::Done)
+            }
             Phase::Try => self.try_next(now, router),
             Phase::Look if is_done => self.handle_look(now, router, outcome.reply()),
             Phase::Look => Some(ReservationResult::Unknown),

@@ -238,6 +238,7 @@ impl Router {
             vec![Leg::new(None)]
         };
         let record = self.record(now, id, &request, &row, selection);
+        self.note_unwanted(&request);
         let deadline = now + request.patience;
         let is_over = request.is_dry_run || record.candidates.is_empty() || self.jobs.len() >= COMMANDS_MAX;
         let mut job = Job { request, row, deadline, legs, record };
@@ -250,6 +251,18 @@ impl Router {
         self.jobs.insert(id, job);
         self.finish_if_done(id);
         id
+    }
+
+    /// A key that is about to be taken away is wanted no more: that it is missing is no other host's doing.
+    fn note_unwanted(&mut self, request: &CommandRequest) {
+        let Some(out) = reserve_out(&request.command).filter(|_| !request.is_dry_run) else { return };
+        let registers =
+            matches!(out.action, ReserveOutAction::Register | ReserveOutAction::RegisterAndIgnore);
+        if registers && out.list.keys().1 == 0 {
+            let all = (0..self.latencies.len()).map(PathIndex);
+            let meant = |path: &PathIndex| request.mode != Mode::Exact || request.path == Some(*path);
+            all.filter(meant).for_each(|path| self.ledger.want_no_key(path));
+        }
     }
 
     /// A number that no command has.
