@@ -138,7 +138,7 @@ fn schedule(seed: u64) {
         // Such a target keeps the registrations of nexuses that are gone; their keys are the same.
         found.dedup();
     }
-    assert_eq!(found, keys, "seed {seed}: {history:#?}");
+    assert_eq!(found, keys, "seed {seed}: {history:#?}\n{}", bench.system.event_lines().join("\n"));
     assert_eq!(bench.holder().is_some(), model.is_reserved, "seed {seed}: {history:#?}");
 }
 

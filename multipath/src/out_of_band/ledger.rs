@@ -346,14 +346,16 @@ impl Ledger {
         match (event.asc, event.ascq) {
             (0x29, _) => self.handle_loss(now, path),
             // Cleared or pre-empted: the registration of this nexus is gone.
-            (0x2a, 0x03 | 0x05) if !is_own => {
+            (0x2a, 0x03 | 0x05) => {
                 let nexus = &mut self.nexuses[path.0];
-                nexus.key = None;
-                nexus.knowledge = Knowledge::Known;
-                if nexus.wanted.is_some() {
-                    self.is_fenced = true;
+                if !is_own {
+                    (nexus.key, nexus.knowledge) = (None, Knowledge::Known);
+                    self.is_fenced |= nexus.wanted.is_some();
+                    self.reservation_knowledge = Knowledge::Unknown;
+                } else if nexus.wanted.is_some() {
+                    // A command of ours that landed late, or a key that is wanted again since then: keys are read.
+                    nexus.is_bare = true;
                 }
-                self.reservation_knowledge = Knowledge::Unknown;
             }
             (0x2a, 0x04) if !is_own => self.reservation_knowledge = Knowledge::Unknown,
             _ => {}

@@ -438,6 +438,22 @@ impl Router {
 
     /// A unit attention was met over a path, by whatever command.
     pub fn note_attention(&mut self, now: Instant, path: PathIndex, event: Event, is_told: bool) {
+        let takes_away = |sent: &Sent| {
+            let action = reserve_out(&sent.command).map(|out| out.action);
+            sent.path != path
+                && matches!(
+                    action,
+                    Some(
+                        ReserveOutAction::Clear
+                            | ReserveOutAction::Preempt
+                            | ReserveOutAction::PreemptAndAbort
+                    )
+                )
+        };
+        // One of ours that is on its way, or that nobody waits for any more, may be the cause: keys are read then.
+        if event.asc == 0x2a && matches!(event.ascq, 0x03..=0x05) && self.sent.values().any(takes_away) {
+            self.attentions.expect(path, event);
+        }
         let is_own = self.attentions.handle(now, path, event, is_told);
         self.ledger.handle_attention(now, path, event, is_own);
     }
