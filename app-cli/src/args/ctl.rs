@@ -46,7 +46,7 @@ Examples:
   diskwire -c beta.toml ctl pr reserve disk0 --type write-exclusive-registrants
   diskwire -c beta.toml ctl pr preempt disk0 --victim 0xdead
   diskwire -c beta.toml ctl pr release disk0
-  diskwire -c beta.toml ctl pr release disk0/1 --key 0xabd --exact one path only";
+  diskwire -c beta.toml ctl pr release disk0/1 --key 0xabd --exact";
 
 const LOG_EXAMPLES: &str = "\
 Examples:

@@ -37,6 +37,7 @@ use crate::block::request::{
 };
 use crate::block::time::{Instant, earliest};
 use crate::block::{BlockDevice, DeviceEvent, Geometry};
+use crate::control_port::ControlPort;
 
 /// A torn write lands up to a multiple of this many bytes, whatever the block size.
 const TEAR_GRANULARITY_BYTES: u64 = 512;
@@ -491,5 +492,10 @@ impl<D: BlockDevice> BlockDevice for FaultyDevice<D> {
 
     fn wait_on(&self, descriptors: &mut Vec<RawFd>) {
         self.inner.wait_on(descriptors);
+    }
+
+    /// Control commands meet none of these faults.
+    fn control_port(&mut self) -> Option<&mut dyn ControlPort> {
+        self.inner.control_port()
     }
 }
