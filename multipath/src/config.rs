@@ -8,6 +8,7 @@ use crate::flap_damping::FlapDampingConfig;
 use crate::group::Failback;
 use crate::hedge::HedgeConfig;
 use crate::retry_budget::RetryBudgetConfig;
+use crate::slow_path::SlowPathConfig;
 use crate::witness::WitnessConfig;
 
 /// What becomes of requests while no path can be used.
@@ -61,6 +62,8 @@ pub struct FailoverConfig {
     pub witness: WitnessConfig,
     /// How long a path that comes and goes stays out of use.
     pub flap_damping: FlapDampingConfig,
+    /// When a path is slow beside the others, and used only where no other is left.
+    pub slow_path: SlowPathConfig,
     /// How many retries are sent.
     pub retry_budget: RetryBudgetConfig,
     /// When a read is sent a second time.
@@ -94,6 +97,7 @@ impl Default for FailoverConfig {
             deep_idle_after: Duration::from_secs(60),
             witness: WitnessConfig::default(),
             flap_damping: FlapDampingConfig::default(),
+            slow_path: SlowPathConfig::default(),
             retry_budget: RetryBudgetConfig::default(),
             hedge: HedgeConfig::default(),
             adapts_in_flight: false,

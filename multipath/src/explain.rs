@@ -15,6 +15,7 @@ use storage_mapping::{Instant, IoError, IoTag, PathIndex};
 use crate::failover::Verdict;
 use crate::path_state::{PathSet, PathState};
 use crate::selector::Score;
+use crate::slow_path::Slowness;
 
 /// Changes of paths that are kept.
 pub const EVENTS_MAX: usize = 256;
@@ -46,6 +47,10 @@ pub enum Reason {
     Shrunk,
     /// It came and went too often: it waits so long for its next chance.
     Flapped(Duration),
+    /// It takes many times as long as the others.
+    Slow(Slowness),
+    /// It is no longer slow.
+    Quick,
     /// What it failed by was the fault of a request, or of all paths at once.
     Lifted,
     /// An operator wanted it.
@@ -73,10 +78,22 @@ impl fmt::Display for Reason {
                     rest.as_secs()
                 )
             }
+            Self::Slow(Slowness { mean, others }) => write!(
+                f,
+                "its I/O takes {} ms, that of the others {} ms: used only if no other is left",
+                millis(*mean),
+                millis(*others)
+            ),
+            Self::Quick => write!(f, "its answers are quick again"),
             Self::Lifted => write!(f, "the fault was not its own"),
             Self::Operator => write!(f, "an operator wanted it"),
         }
     }
+}
+
+/// In milliseconds, with two digits after the point.
+fn millis(time: Duration) -> String {
+    format!("{:.2}", time.as_secs_f64() * 1e3)
 }
 
 /// A path changed its state.

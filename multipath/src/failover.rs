@@ -40,6 +40,7 @@ use crate::in_flight_limit::InFlightLimit;
 use crate::path_state::{PathSet, PathState};
 use crate::retry_budget::RetryBudget;
 use crate::selector::PathSelector;
+use crate::slow_path::SlowPaths;
 use crate::witness::{Findings, Witness};
 
 /// What an attempt that failed leaves behind.
@@ -98,8 +99,9 @@ pub struct Failover<S> {
     config: FailoverConfig,
     paths: Vec<Path>,
     groups: Groups,
-    /// Paths that answer, and are used only where no other is left: they came and went too often.
-    isolated: PathSet,
+    /// Paths that answer, and are used only where no other is left: they came and went too often, or are slow.
+    reserve: PathSet,
+    slow: SlowPaths,
     /// Paths that have as many requests as they may.
     full: PathSet,
     /// Paths that came into use again, until somebody asks.
@@ -152,7 +154,8 @@ impl<S: PathSelector> Failover<S> {
             config,
             paths: paths.iter().map(new).collect(),
             groups: Groups::new(priorities, config.failback),
-            isolated: PathSet::EMPTY,
+            reserve: PathSet::EMPTY,
+            slow: SlowPaths::new(config.slow_path, paths.len()),
             full: PathSet::EMPTY,
             reinstated: PathSet::EMPTY,
             witness: Witness::new(config.witness),
@@ -225,7 +228,7 @@ impl<S: PathSelector> Failover<S> {
     /// Whether a request may be sent now over some path, were there room on it.
     #[must_use]
     pub fn has_path(&self) -> bool {
-        !self.witness.is_in_event() && !self.groups.usable().union(self.isolated).is_empty()
+        !self.witness.is_in_event() && !self.groups.usable().union(self.reserve).is_empty()
     }
 
     /// Paths that came into use again since the last call: what failed over them before may be tried once more.
@@ -242,7 +245,7 @@ impl<S: PathSelector> Failover<S> {
     /// Paths that could be used had they not as many requests as they may.
     #[must_use]
     pub fn full(&self) -> PathSet {
-        self.full.intersection(self.groups.usable().union(self.isolated))
+        self.full.intersection(self.groups.usable().union(self.reserve))
     }
 
     /// What was decided, and what happened.
@@ -292,7 +295,7 @@ impl<S: PathSelector> Failover<S> {
     }
 
     /// The path for the next attempt, none of `excluded`: one of the current group, else of the best of the others, else one
-    /// that is isolated.
+    /// that is slow or isolated.
     pub fn select_path(&mut self, now: Instant, excluded: PathSet, bytes: usize) -> Option<PathIndex> {
         if self.witness.is_in_event() {
             return None;
@@ -302,7 +305,7 @@ impl<S: PathSelector> Failover<S> {
             candidates = self.groups.best(self.groups.usable().without(excluded));
         }
         if candidates.is_empty() {
-            candidates = self.isolated.without(excluded);
+            candidates = self.reserve.without(excluded);
         }
         self.selector.select_path(now, candidates, bytes)
     }
@@ -363,6 +366,18 @@ impl<S: PathSelector> Failover<S> {
         }
         place.in_flight -= 1;
         self.selector.end_io(now, path, bytes, now.since(sent), is_success);
+        // A flush may have much to write.
+        if is_success && bytes > 0 {
+            self.look_for_slow_path(now, path, now.since(sent));
+        }
+    }
+
+    /// I/O over a path took so long. One that is slow beside the others of its group is used only where no other is left.
+    fn look_for_slow_path(&mut self, now: Instant, path: PathIndex, took: Duration) {
+        let Some(slowness) = self.slow.handle_done(now, path, took, self.groups.current()) else { return };
+        self.deactivate(now, path, PathState::Slow, Reason::Slow(slowness));
+        self.reserve.insert(path);
+        self.probe_in(now, path, self.config.probe_interval);
     }
 
     /// I/O succeeded. A failed path is not in use again by that, for it may have been sent long ago; but it is likely to
@@ -443,7 +458,7 @@ impl<S: PathSelector> Failover<S> {
 
     /// A path that was in use, or could have been, carries nothing from now on.
     fn fail(&mut self, now: Instant, path: PathIndex, state: PathState, reason: Reason) {
-        if !matches!(self.state(path), PathState::Active | PathState::Isolated) {
+        if !self.state(path).can_carry() {
             return;
         }
         self.deactivate(now, path, state, reason);
@@ -543,8 +558,9 @@ impl<S: PathSelector> Failover<S> {
         self.reinstated.insert(path);
         let place = &mut self.paths[path.0];
         (place.is_suspect, place.last_success, place.probe_at) = (false, now, None);
-        self.isolated.remove(path);
+        self.reserve.remove(path);
         self.hedge.forget_path(path);
+        self.slow.forget_path(path);
         self.probe_at_interval(now, path);
         self.groups.set_usable(now, path, true);
         self.selector.reinstate_path(now, path);
@@ -555,7 +571,7 @@ impl<S: PathSelector> Failover<S> {
             self.groups.set_usable(now, path, false);
             self.selector.fail_path(now, path);
         }
-        self.isolated.remove(path);
+        self.reserve.remove(path);
         self.change(now, path, state, reason);
     }
 }

@@ -50,6 +50,7 @@
 //! * [`retry_budget`]: how many retries the device sends;
 //! * [`in_flight_limit`]: how many requests a path has at a time;
 //! * [`hedge`]: when a read is sent a second time;
+//! * [`slow_path`]: which path is slow beside the others;
 //! * [`histogram`]: how latencies are distributed; [`latency`]: which are measured.
 //!
 //! What it promises of writes: a write in doubt (time-out, lost connection, EIO) may still land. It is sent again
@@ -78,6 +79,7 @@ mod proof;
 pub mod report;
 pub mod retry_budget;
 pub mod selector;
+pub mod slow_path;
 pub mod witness;
 
 pub use error_class::{Classified, ErrorClass, PathAction, RequestAction, RequestFacts, classify};

@@ -16,6 +16,7 @@
 //! | Failed | nothing but probes is sent over it; I/O that was sent before may still come back |
 //! | Standby | as Failed; it answered that its access state lets no I/O through |
 //! | Isolated | as Active where no path is Active, else as Failed; a path that came and went too often |
+//! | Slow | as Isolated; a path that takes many times as long as the others |
 //! | Foreign | as Failed; it answered, with other data than the other paths give |
 //! | Disabled | as Failed, without probes |
 //!
@@ -39,6 +40,8 @@ pub enum PathState {
     Failed,
     /// It answers, but came and went too often: it carries I/O only while no other path can.
     Isolated,
+    /// It answers, and takes many times as long as the others: it carries I/O only while no other path can.
+    Slow,
     /// It answers that it carries no I/O in its present access state (ALUA standby, unavailable, transition).
     Standby,
     /// It answers with other data than the other paths: it leads elsewhere.
@@ -47,8 +50,21 @@ pub enum PathState {
 
 impl PathState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::Active, Self::Isolated, Self::Failed, Self::Standby, Self::Foreign, Self::Disabled];
+    pub const ALL: [Self; 7] = [
+        Self::Active,
+        Self::Slow,
+        Self::Isolated,
+        Self::Failed,
+        Self::Standby,
+        Self::Foreign,
+        Self::Disabled,
+    ];
+
+    /// Whether a path in this state can carry requests, be it only while no other can.
+    #[must_use]
+    pub fn can_carry(self) -> bool {
+        matches!(self, Self::Active | Self::Slow | Self::Isolated)
+    }
 
     /// The word that users see.
     #[must_use]
@@ -58,6 +74,7 @@ impl PathState {
             Self::Disabled => "disabled",
             Self::Failed => "failed",
             Self::Isolated => "isolated",
+            Self::Slow => "slow",
             Self::Standby => "standby",
             Self::Foreign => "foreign",
         }

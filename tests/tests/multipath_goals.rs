@@ -9,6 +9,7 @@ use multipath::FailoverConfig;
 use multipath::flap_damping::FlapDampingConfig;
 use multipath::retry_budget::RetryBudgetConfig;
 use multipath::selector::SelectorKind;
+use multipath::slow_path::SlowPathConfig;
 use storage_mapping::FencePolicy;
 use system_tests::multipath_goals::figure::Figure;
 use system_tests::multipath_goals::load::{Load, Pace, Sizes};
@@ -129,4 +130,29 @@ fn without_a_budget_the_backlog_goes_out_at_once() {
     let config = FailoverConfig { retry_budget, ..FailoverConfig::default() };
     let burst = unsteady::burst(1000, 1, config);
     assert!(burst > 10.0, "{burst}");
+}
+
+/// A path that is slow for long is set aside, serves where nothing else does, and is back within the time of goal 10.
+#[test]
+fn a_path_that_is_slow_for_long_is_left_to_its_probes() {
+    let config = slow_paths_are_left();
+    let seen = unsteady::turned_slow(1, 1, config);
+    let seconds = Duration::from_secs;
+    assert!(seen.found.is_some_and(|found| (seconds(10)..seconds(25)).contains(&found)), "{seen:?}");
+    assert_eq!((seen.sent, seen.alone.0), (0, 0), "{seen:?}");
+    assert!(seen.alone.1 > 0, "it serves where no other does: {seen:?}");
+    assert!(seen.back.is_some_and(|back| back <= seconds(5)), "{seen:?}");
+    let slow_path = SlowPathConfig { enabled: false, ..config.slow_path };
+    let seen = unsteady::turned_slow(1, 1, FailoverConfig { slow_path, ..config });
+    assert!(seen.found.is_none() && seen.sent > 0, "switched off: {seen:?}");
+}
+
+#[test]
+fn none_is_left_where_all_are_slow_alike() {
+    assert_eq!(unsteady::turned_slow(4, 1, slow_paths_are_left()).found, None);
+}
+
+fn slow_paths_are_left() -> FailoverConfig {
+    let slow_path = SlowPathConfig { enabled: true, ..SlowPathConfig::default() };
+    FailoverConfig { slow_path, ..FailoverConfig::default() }
 }

@@ -71,6 +71,13 @@ impl<S: PathSelector> Failover<S> {
         self.config.check_interval.map(|interval| interval.max(idle))
     }
 
+    /// A probe took so long. A slow path that is well again is in use by that.
+    pub fn handle_probe_time(&mut self, now: Instant, path: PathIndex, took: Duration) {
+        if self.state(path) == PathState::Slow && self.slow.handle_probe(now, path, took) {
+            self.activate(now, path, Reason::Quick);
+        }
+    }
+
     /// A probe was answered.
     pub fn handle_probe_success(&mut self, now: Instant, path: PathIndex, tag: IoTag) -> AfterProbe {
         let place = &mut self.paths[path.0];
@@ -94,8 +101,13 @@ impl<S: PathSelector> Failover<S> {
             }
             (PathState::Isolated, _) => {
                 place.is_probing = false;
-                self.isolated.remove(path);
+                self.reserve.remove(path);
                 self.reinstate(now, path, Reason::Answered);
+                AfterProbe::Nothing
+            }
+            (PathState::Slow, _) => {
+                place.is_probing = false;
+                self.probe_in(now, path, self.config.probe_interval);
                 AfterProbe::Nothing
             }
             (PathState::Active | PathState::Disabled, _) => {
@@ -137,7 +149,7 @@ impl<S: PathSelector> Failover<S> {
             }
             Some(at) => {
                 self.change(now, path, PathState::Isolated, Reason::Flapped(at.since(now)));
-                self.isolated.insert(path);
+                self.reserve.insert(path);
                 self.reinstated.insert(path);
                 self.probe_in(now, path, at.since(now).min(self.config.probe_interval));
             }
@@ -157,7 +169,7 @@ impl<S: PathSelector> Failover<S> {
     /// A probe failed, or could not be sent; or a comparison came to no end.
     pub fn handle_failed_probe(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0].is_probing = false;
-        if self.state(path) == PathState::Isolated {
+        if matches!(self.state(path), PathState::Isolated | PathState::Slow) {
             self.fail(now, path, PathState::Failed, Reason::Hung);
         }
         if self.state(path) != PathState::Disabled {

@@ -280,3 +280,38 @@ fn a_disabled_path_stays_out_until_the_operator_wants_it() {
     core.reinstate_path(now, A);
     assert_eq!(core.active().len(), 2);
 }
+
+#[test]
+fn a_slow_path_carries_what_no_other_can_and_is_back_when_it_is_quick_again() {
+    let mut core = two_paths();
+    let at = |millis: u64| Instant(millis * 1_000_000);
+    let carry = |core: &mut Failover<RoundRobin>, path, millis: u64, took: u64| {
+        core.handle_start(at(millis), path, 4096);
+        core.handle_end(at(millis + took), path, 4096, at(millis), true);
+    };
+    for turn in 0..120 {
+        carry(&mut core, A, turn * 100, 1);
+        carry(&mut core, B, turn * 100, 50);
+    }
+    assert_eq!((core.state(A), core.state(B)), (PathState::Active, PathState::Slow));
+    let story = core.explain().events().last().map(|event| event.reason.to_string()).unwrap();
+    assert_eq!(story, "its I/O takes 50.00 ms, that of the others 1.00 ms: used only if no other is left");
+    let now = at(13_000);
+    assert!((0..10).all(|_| core.select_path(now, PathSet::EMPTY, 4096) == Some(A)));
+    core.handle_link_down(now, A);
+    assert_eq!(core.select_path(now, PathSet::EMPTY, 4096), Some(B), "no other is left");
+    core.reinstate_path(now, A);
+    let mut back = None;
+    for second in 14..20 {
+        let now = at(second * 1000);
+        assert_eq!(core.poll_probe(now), Some(B));
+        core.handle_probe_time(now, B, Duration::from_millis(if second == 14 { 50 } else { 1 }));
+        assert_eq!(core.handle_probe_success(now, B, IoTag(0)), AfterProbe::Nothing);
+        if core.state(B) == PathState::Active {
+            back = Some(second);
+            break;
+        }
+    }
+    assert_eq!(back, Some(17), "well from 15 s on, for 2 s");
+    assert_eq!(core.groups().current().len(), 2);
+}

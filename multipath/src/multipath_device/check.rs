@@ -60,6 +60,7 @@ impl<S: PathSelector> MultipathDevice<S> {
                     if self.is_too_small(path) {
                         return self.core.handle_foreign(now, path, Reason::Shrunk);
                     }
+                    self.core.handle_probe_time(now, path, now.since(attempt.since));
                     if let AfterProbe::Compare(witness) =
                         self.core.handle_probe_success(now, path, attempt.tag)
                     {

@@ -228,8 +228,8 @@ impl<S: PathSelector> MultipathDevice<S> {
         self.flight(index).work =
             Work::Flush { parts_left: Some(dirty.len()), covers, failed: PathSet::EMPTY };
         for path in dirty {
-            if !matches!(self.core.state(path), PathState::Active | PathState::Isolated | PathState::Disabled)
-            {
+            let state = self.core.state(path);
+            if !state.can_carry() && state != PathState::Disabled {
                 let error = self.paths[path.0].status.last_error.unwrap_or(ErrorSource::NoPath.into());
                 self.end_flush_part(now, index, path, Err(error));
             } else {

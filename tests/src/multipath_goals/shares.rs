@@ -26,7 +26,7 @@ pub(super) fn link(mean: Duration) -> String {
     format!("latency={latency} jitter={jitter}")
 }
 
-fn set_speed(stage: &mut Stage, path: usize, mean: Duration) {
+pub(super) fn set_speed(stage: &mut Stage, path: usize, mean: Duration) {
     let [latency, jitter] = latency_and_jitter(mean);
     stage.apply(&format!("port p{path} latency {latency}"));
     stage.apply(&format!("port p{path} jitter {jitter}"));

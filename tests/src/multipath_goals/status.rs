@@ -105,7 +105,9 @@ pub fn goal_23(effort: &Effort) -> Result<Vec<Figure>, MeasureError> {
             kept.push(used_device(PATH_COUNT_MAX)?);
         }
         let more = resident_bytes()?.saturating_sub(before);
-        values.push(more as f64 / (DEVICES * PATH_COUNT_MAX) as f64 / 1024.0);
+        // None at all is no figure: it was there from before.
+        let kib = (more > 0).then(|| more as f64 / (DEVICES * PATH_COUNT_MAX) as f64 / 1024.0);
+        values.push(kib.unwrap_or(f64::NAN));
     }
     let what = "memory of a path, its part of the device included";
     Ok(vec![Figure::of_rounds(23, what, "KiB", Target::AtMost(64.0), values)])

@@ -6,11 +6,11 @@ use std::time::Duration;
 use multipath::hedge::HedgeConfig;
 use multipath::selector::SelectorKind;
 use multipath::{FailoverConfig, PathState};
-use storage_mapping::PathIndex;
+use storage_mapping::{Instant, PathIndex};
 
 use super::figure::{Figure, Target};
 use super::load::{Load, Pace};
-use super::shares::link;
+use super::shares::{link, set_speed};
 use super::stage::{Setting, Stage};
 use super::tally::Tally;
 use super::{micros, millis, ms, ratio};
@@ -182,4 +182,55 @@ pub fn goal_11(seeds: u64, requests: u64) -> Vec<Figure> {
         figure("chosen by latency, not hedged: p99.9 / healthy", "", Target::AtMost(3.0), by_latency),
         figure("round robin, not hedged: p99.9 (the fault is seen)", "ms", Target::AtLeast(50.0), unhedged),
     ]
+}
+
+/// What became of a path that turned slow for a while.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TurnedSlow {
+    /// When it was found slow, since it turned so.
+    pub found: Option<Duration>,
+    /// Requests that it got from then on for ten seconds.
+    pub sent: u64,
+    /// Requests that failed when the others were gone for a moment, and requests that it carried then.
+    pub alone: (u64, u64),
+    /// When it was in use again, since it healed.
+    pub back: Option<Duration>,
+}
+
+/// `slow` of four paths take fifty times as long as before, with requests at an even rate.
+#[must_use]
+pub fn turned_slow(slow: usize, seed: u64, config: FailoverConfig) -> TurnedSlow {
+    let load = Load::reads(Pace::Every(millis(1)));
+    let mut stage = Stage::new(&Setting::equal(PATHS, &link(MEAN), seed).with(config));
+    stage.run_for(&load, millis(1000));
+    (0..slow).for_each(|path| set_speed(&mut stage, path, MEAN * 50));
+    let turned = stage.now();
+    let found = wait_for(&mut stage, &load, PathState::Slow, millis(30_000));
+    let sent = stage.run_for(&load, millis(10_000)).sent[0];
+    (1..PATHS).for_each(|path| stage.apply(&format!("port p{path} down")));
+    let alone = stage.run_for(&load, millis(500));
+    (1..PATHS).for_each(|path| stage.apply(&format!("port p{path} up")));
+    stage.run_for(&load, millis(5000));
+    (0..slow).for_each(|path| set_speed(&mut stage, path, MEAN));
+    let healed = stage.now();
+    let back = wait_for(&mut stage, &load, PathState::Active, millis(30_000));
+    let since = |from: Instant| move |at: Instant| at.since(from);
+    TurnedSlow {
+        found: found.map(since(turned)),
+        sent,
+        alone: (alone.failed, alone.sent[0]),
+        back: back.map(since(healed)),
+    }
+}
+
+/// When the first path is in this state, if that is soon enough.
+fn wait_for(stage: &mut Stage, load: &Load, state: PathState, most: Duration) -> Option<Instant> {
+    let end = stage.now() + most;
+    while stage.now() < end {
+        if stage.device().status()[0].state == state {
+            return Some(stage.now());
+        }
+        stage.run_for(load, millis(100));
+    }
+    None
 }

@@ -11,6 +11,7 @@ use multipath::flap_damping::FlapDampingConfig;
 use multipath::hedge::HedgeConfig;
 use multipath::retry_budget::RetryBudgetConfig;
 use multipath::selector::{SelectorKind, Weights};
+use multipath::slow_path::SlowPathConfig;
 use multipath::{Failback, FailoverConfig, NoPathPolicy, PathConfig};
 use storage_mapping::device::storage_system::{
     AccessState, Action, Condition, LinkChange, PathName, Rare, Schedule, Scheduled,
@@ -330,6 +331,15 @@ fn draw_config(chance: &mut Chance, latest: Duration) -> FailoverConfig {
         quiesce_time: latest + chance.duration(MS, latest),
         quarantine_max_bytes: if chance.hits(100_000) { 32 << 10 } else { 64 << 20 },
         cache_is_shared: chance.hits(400_000),
+        slow_path: SlowPathConfig {
+            enabled: chance.hits(500_000),
+            // So careless that paths come and go by it.
+            factor: u32::try_from(1 + chance.below(4)).expect("few"),
+            excess_min: chance.duration(MS / 100, MS),
+            after: chance.duration(MS, second / 2),
+            samples_min: u32::try_from(1 + chance.below(4)).expect("few"),
+            back_after: chance.duration(10 * MS, 2 * second),
+        },
         ..FailoverConfig::default()
     }
 }
