@@ -57,6 +57,7 @@ pub(super) struct RawDevice {
     attempt_timeout: Option<Spanned<String>>,
     quiesce_time: Option<Spanned<String>>,
     hedge: Option<bool>,
+    leave_slow_paths: Option<bool>,
 }
 
 /// Checks the devices against each other. `section` is where there should be one.
@@ -75,8 +76,26 @@ pub(super) fn devices(
     let (mut ids, mut addresses) = (HashSet::new(), HashSet::new());
     let mut devices = Vec::with_capacity(raw.len());
     for raw in raw {
-        let RawDevice { id, paths, policy, failback, no_path, attempt_timeout, quiesce_time, hedge } = raw;
-        let keys = MultipathKeys { policy, failback, no_path, attempt_timeout, quiesce_time, hedge };
+        let RawDevice {
+            id,
+            paths,
+            policy,
+            failback,
+            no_path,
+            attempt_timeout,
+            quiesce_time,
+            hedge,
+            leave_slow_paths,
+        } = raw;
+        let keys = MultipathKeys {
+            policy,
+            failback,
+            no_path,
+            attempt_timeout,
+            quiesce_time,
+            hedge,
+            leave_slow_paths,
+        };
         let span = id.span();
         let id = id.into_inner();
         if id.as_str().len() > DEVICE_ID_MAX_BYTES {

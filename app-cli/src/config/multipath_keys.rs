@@ -9,6 +9,7 @@
 //!   attempt_timeout = "5s"      # then the path counts as hung
 //!   quiesce_time = "30s"        # then a write that was given up on is assumed dead
 //!   hedge = false               # a slow read is sent over a second path too
+//!   leave_slow_paths = true     # a path that is slow for long is used only if no other is left
 //! ```
 //!
 //! Keeps true: what is left out is as in [`FailoverConfig::default`], and a path that is a plain text has priority 0 and
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use multipath::hedge::HedgeConfig;
 use multipath::selector::SelectorKindError;
+use multipath::slow_path::SlowPathConfig;
 use multipath::{Failback, FailoverConfig, NoPathPolicy, SelectorKind};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -82,6 +84,7 @@ pub(super) struct MultipathKeys {
     pub(super) attempt_timeout: Option<Spanned<String>>,
     pub(super) quiesce_time: Option<Spanned<String>>,
     pub(super) hedge: Option<bool>,
+    pub(super) leave_slow_paths: Option<bool>,
 }
 
 impl MultipathKeys {
@@ -134,6 +137,10 @@ impl MultipathKeys {
             flush_timeout: default.flush_timeout.max(attempt_timeout),
             quiesce_time: time_or(&self.quiesce_time, "quiesce_time", default.quiesce_time)?,
             hedge: HedgeConfig { enabled: self.hedge.unwrap_or(default.hedge.enabled), ..default.hedge },
+            slow_path: SlowPathConfig {
+                enabled: self.leave_slow_paths.unwrap_or(default.slow_path.enabled),
+                ..default.slow_path
+            },
             ..default
         })
     }

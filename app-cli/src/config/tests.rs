@@ -109,8 +109,11 @@ fn paths_and_how_they_are_used_are_read() {
     let second = "\"file:disks/master.img\"]";
     let keys = "{ address = \"file:disks/master.img\", priority = 50, fault_domain = 3 }]\n\
                 policy = \"weighted:3,1\"\nfailback = \"10s\"\nno_path = \"queue\"\n\
-                attempt_timeout = \"250ms\"\nquiesce_time = \"1s\"\nhedge = true";
-    let config = host(&HOST.replacen(second, keys, 1)).unwrap();
+                attempt_timeout = \"250ms\"\nquiesce_time = \"1s\"\nhedge = true\n\
+                leave_slow_paths = LEAVES";
+    let leaves = !FailoverConfig::default().slow_path.enabled;
+    let keys = keys.replace("LEAVES", &leaves.to_string());
+    let config = host(&HOST.replacen(second, &keys, 1)).unwrap();
     let device = &config.volume.devices[0];
     assert_eq!(device.policy.to_string(), "weighted:3,1");
     let path = &device.paths[1];
@@ -121,6 +124,7 @@ fn paths_and_how_they_are_used_are_read() {
     assert_eq!((failover.no_path, failover.hedge.enabled), (NoPathPolicy::Queue, true));
     assert_eq!(failover.attempt_timeout, Duration::from_millis(250));
     assert_eq!(failover.quiesce_time, Duration::from_secs(1));
+    assert_eq!(failover.slow_path.enabled, leaves);
 }
 
 #[test]
