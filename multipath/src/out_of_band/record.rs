@@ -308,18 +308,21 @@ impl fmt::Display for Attempt {
 impl fmt::Display for Record {
     /// Lines for a person, the decision first.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}, {}", self.name, self.class.word(), self.repeat.word())?;
-        let user = if self.is_of_user { "; a row of the configuration" } else { "" };
-        writeln!(f, "{user}): {}", self.reason)?;
-        write!(f, "mode {}", self.mode.word())?;
+        writeln!(f, "{}: {}", self.name, self.reason)?;
+        let user = if self.is_of_user { " (a row of the configuration)" } else { "" };
+        let (class, repeat) = (self.class, self.repeat);
+        writeln!(f, "{}: {}; {}{user}", class.word(), class.meaning(), repeat.meaning())?;
         match self.named {
-            Some(path) => write!(f, ", path {} named", path.0)?,
-            None => f.write_str(", no path named")?,
+            Some(path) => write!(f, "path {} was named", path.0)?,
+            None => f.write_str("no path was named")?,
         }
-        match (self.chosen, self.is_dry_run) {
-            (Some(path), false) => writeln!(f, ": path {} taken", path.0)?,
-            (Some(path), true) => writeln!(f, ": path {} would be taken", path.0)?,
-            (None, _) => writeln!(f, ": no path taken")?,
+        write!(f, ", mode {}: ", self.mode.word())?;
+        match (self.chosen, self.is_dry_run, self.class == Class::AllNexuses || self.mode == Mode::All) {
+            (Some(_), false, true) => writeln!(f, "every path that is up was taken")?,
+            (Some(_), true, true) => writeln!(f, "every path that is up would be taken")?,
+            (Some(path), false, false) => writeln!(f, "path {} was taken", path.0)?,
+            (Some(path), true, false) => writeln!(f, "path {} would be taken", path.0)?,
+            (None, ..) => writeln!(f, "no path was taken")?,
         }
         if let (Some(named), Some(why)) = (self.named, self.why_not_named) {
             writeln!(f, "not path {}: {why}", named.0)?;

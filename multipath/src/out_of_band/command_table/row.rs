@@ -73,6 +73,21 @@ impl Class {
     }
 }
 
+impl Class {
+    /// What it means for a caller.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::AllNexuses => "every path has to carry it",
+            Self::AnyRegistered => "any path that is registered may carry it",
+            Self::Exact => "the named path may carry it, and no other",
+            Self::Nexus => "it is for one path alone",
+            Self::Portable => "any path may carry it",
+            Self::TargetPort => "any path to the same port of the target may carry it",
+        }
+    }
+}
+
 /// Whether a command that may have run may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Repeat {
@@ -95,6 +110,16 @@ impl Repeat {
             Self::Never => "never",
             Self::Verify => "verify",
             Self::Yes => "yes",
+        }
+    }
+
+    /// What it means for a caller.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Never => "it is never sent a second time",
+            Self::Verify => "it is sent again only where it was found undone",
+            Self::Yes => "it may be sent again",
         }
     }
 }
