@@ -88,20 +88,29 @@ impl Histogram {
     /// counted.
     #[must_use]
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
-        let total = self.count();
-        if total == 0 {
+        self.quantiles(self.count(), [quantile]).map(|[latency]| latency)
+    }
+
+    /// The latencies of several quantiles, in ascending order, in one walk; `count` is that of [`count`](Self::count).
+    /// `None` if nothing was counted.
+    #[must_use]
+    pub fn quantiles<const N: usize>(&self, count: u64, quantiles: [f64; N]) -> Option<[Duration; N]> {
+        if count == 0 {
             return None;
         }
-        // A float cast saturates, and what is no number becomes 0.
-        let rank = ((quantile * total as f64).ceil() as u64).clamp(1, total);
-        let mut seen = 0_u64;
-        let bucket = self.counts.iter().position(|count| {
-            seen = seen.saturating_add(*count);
-            seen >= rank
-        })?;
-        let middle = lower_bound(bucket).midpoint(upper_bound(bucket));
-        let is_above_all = bucket == BUCKET_COUNT;
-        Some(Duration::from_nanos(if is_above_all { self.max_nanos } else { middle.min(self.max_nanos) }))
+        let (mut seen, mut buckets) = (0_u64, self.counts.iter().enumerate());
+        let mut bucket = 0;
+        Some(quantiles.map(|quantile| {
+            // A float cast saturates, and what is no number becomes 0.
+            let rank = ((quantile * count as f64).ceil() as u64).clamp(1, count);
+            while seen < rank {
+                let Some((next, more)) = buckets.next() else { break };
+                (bucket, seen) = (next, seen.saturating_add(*more));
+            }
+            let middle = lower_bound(bucket).midpoint(upper_bound(bucket));
+            let is_above_all = bucket == BUCKET_COUNT;
+            Duration::from_nanos(if is_above_all { self.max_nanos } else { middle.min(self.max_nanos) })
+        }))
     }
 
     /// Upper bounds and the number of latencies up to them, `per_doubling` (1 to 32, taken down to a power
