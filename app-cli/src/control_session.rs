@@ -7,7 +7,6 @@
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::thread::{self, JoinHandle};
 
 use multipath::control::Control;
@@ -16,7 +15,7 @@ use thiserror::Error;
 use transfer_core::driver::clock::Clock;
 
 use crate::config::DeviceConfig;
-use crate::stack::{self, Contents, StackError};
+use crate::stack::{self, Contents, Origin, StackError};
 
 /// Why there is no session.
 #[derive(Debug, Error)]
@@ -44,12 +43,12 @@ pub struct ControlSession {
 }
 
 impl ControlSession {
-    /// Opens the paths of a device; `file` and `base` are its configuration and the folder that its paths are seen from.
+    /// Opens the paths of a device of a configuration.
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub fn open(file: &Path, base: &Path, config: &DeviceConfig) -> Result<Self, SessionError> {
-        let stacked = stack::device(file, base, config, Contents::Blank)?;
+    pub fn open(origin: &Origin, config: &DeviceConfig) -> Result<Self, SessionError> {
+        let stacked = stack::device(origin, config, Contents::Blank)?;
         let control = stacked.controls.into_iter().next().expect("one device has one control");
         let start = |source| SessionError::Start { device: config.id.to_string(), source };
         let (stop, stopped) = UnixStream::pair().map_err(start)?;

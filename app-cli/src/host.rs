@@ -28,7 +28,7 @@ use crate::control_socket::ControlSocket;
 use crate::escape;
 use crate::keys::{HostKey, KeyError};
 use crate::local_state::{LaneState, LocalStateError};
-use crate::stack::{self, StackError};
+use crate::stack::{self, Origin, StackError};
 use crate::state_dir::{LANE_WAIT_MAX, LaneLock, StateDir, StateDirError};
 
 /// Segments in flight per direction.
@@ -136,13 +136,14 @@ impl Host {
     pub fn start(config: &HostConfig, purpose: Purpose) -> Result<(Self, Vec<String>), HostError> {
         let key = HostKey::load(&config.key)?;
         let state = StateDir::open(&config.state)?;
+        // Before the paths: their sessions belong to the lane.
+        let serves = (purpose == Purpose::Serve).then(|| state.lock_serve()).transpose()?;
         let clock = Clock::new();
         let waiter = stack::waiter(clock);
         let section = &config.volume;
         let stacked = stack::volume(
             &waiter,
-            &config.file,
-            &config.base,
+            &Origin::of_host(config, purpose == Purpose::Serve),
             &section.devices,
             Some(section.id.0),
             Some(&section.admin_key.0),
@@ -153,9 +154,9 @@ impl Host {
         let table = read_host_table(&waiter, master.as_mut(), &layout)?;
         notices.extend(table.notices);
         let lanes = own_lanes(config, &key, &table.rows)?;
-        let lane = match purpose {
-            Purpose::Serve => state.lock_serve()?,
-            Purpose::Command => {
+        let lane = match serves {
+            Some(lane) => lane,
+            None => {
                 let highest = lanes.iter().map(|row| row.lane).max().unwrap_or(0);
                 state.lock_lane(highest, LANE_WAIT_MAX)?
             }

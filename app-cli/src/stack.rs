@@ -8,26 +8,24 @@
 //!  storage system mapping    127   storage-mapping: what a path address names
 //! ```
 //!
-//! Not here: what the commands do with it, and whether paths belong together (`agreement`).
+//! Not here: what the commands do with it, whether paths belong together (`agreement`), and where their addresses stand
+//! and who opens them (`origin`).
 
 mod agreement;
-
-use std::path::Path;
+mod origin;
 
 use multipath::control::{Control, Controlled};
 use multipath::{FailoverConfig, MultipathDevice, MultipathError, Selector};
-use storage_mapping::device::NbdServer;
-use storage_mapping::path_address::{
-    OpenError as AddressError, ParseAddressError, PathAddress, Target, open,
-};
+use storage_mapping::path_address::{OpenError as AddressError, ParseAddressError};
 use storage_mapping::{BlockDevice, Instant, wait};
 use thiserror::Error;
 use transfer_core::driver::clock::Clock;
 use volume::open::{OpenError, Opened};
 use volume::sync::Waiter;
 
-pub use self::agreement::Disagreement;
 use self::agreement::{Agreement, Candidate};
+pub use self::agreement::Disagreement;
+pub use self::origin::{Origin, Owner};
 use crate::config::DeviceConfig;
 use crate::escape;
 
@@ -117,38 +115,6 @@ pub fn waiter(clock: Clock) -> Waiter<'static> {
     )
 }
 
-/// A path address of a configuration in the folder `base`.
-///
-/// # Errors
-/// [`StackError::Address`].
-pub fn address(file: &Path, base: &Path, text: &str, line: usize) -> Result<PathAddress, StackError> {
-    let mut address: PathAddress = text.parse().map_err(|source| StackError::Address {
-        file: escape::name(file),
-        line,
-        text: escape::name(text),
-        source,
-    })?;
-    if let Target::File(path) | Target::Block(path) = &mut address.target {
-        *path = base.join(&*path);
-    }
-    if let Target::Simulated(simulated) = &mut address.target
-        && let Some(path) = &mut simulated.description
-    {
-        *path = base.join(&*path);
-    }
-    if let Target::Nbd(nbd) = &mut address.target
-        && let NbdServer::Unix(path) = &mut nbd.server
-    {
-        *path = base.join(&*path);
-    }
-    if let Target::Iscsi(iscsi) = &mut address.target
-        && let Some(path) = &mut iscsi.password_file
-    {
-        *path = base.join(&*path);
-    }
-    Ok(address)
-}
-
 /// What lies on devices that are opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
@@ -165,13 +131,12 @@ pub enum Contents {
 /// # Errors
 /// See [`StackError`].
 pub fn device(
-    file: &Path,
-    base: &Path,
+    origin: &Origin,
     config: &DeviceConfig,
     contents: Contents,
 ) -> Result<Stacked<Box<dyn BlockDevice>>, StackError> {
     let mut notices = Vec::new();
-    let (opened, agreement) = open_paths(file, base, config, &mut notices)?;
+    let (opened, agreement) = open_paths(origin, config, &mut notices)?;
     let mut paths: Vec<_> = config.paths.iter().map(|path| path.config).zip(opened).collect();
     let compares_at_start = agreement.needs_comparison && contents == Contents::Volume;
     if agreement.needs_comparison && contents == Contents::Blank {
@@ -190,16 +155,15 @@ pub fn device(
 
 /// Opens the paths of a device, one after the other, and judges each beside those before it.
 fn open_paths(
-    file: &Path,
-    base: &Path,
+    origin: &Origin,
     config: &DeviceConfig,
     notices: &mut Vec<String>,
 ) -> Result<(Vec<Box<dyn BlockDevice>>, Agreement), StackError> {
     let (mut devices, mut known) = (Vec::new(), Vec::new());
     for path in &config.paths {
-        let address = address(file, base, &path.text, path.line)?;
-        let opened = open(&address).map_err(|source| StackError::Path {
-            file: escape::name(file),
+        let address = origin.address(&path.text, path.line)?;
+        let opened = origin.owner.open(&address).map_err(|source| StackError::Path {
+            file: origin.name(),
             line: path.line,
             device: config.id.to_string(),
             source,
@@ -208,7 +172,7 @@ fn open_paths(
         let bytes = opened.device.geometry().byte_size();
         let next = Candidate { address: escape::name(&path.text), identity: opened.identity, bytes };
         agreement::join(&known, &next).map_err(|source| StackError::Paths {
-            file: escape::name(file),
+            file: origin.name(),
             line: path.line,
             device: config.id.to_string(),
             source,
@@ -224,14 +188,13 @@ fn open_paths(
 /// # Errors
 /// See [`StackError`].
 pub fn devices(
-    file: &Path,
-    base: &Path,
+    origin: &Origin,
     configs: &[DeviceConfig],
     contents: Contents,
 ) -> Result<Stacked<Vec<Box<dyn BlockDevice>>>, StackError> {
     let mut stacked = Stacked { value: Vec::new(), controls: Vec::new(), notices: Vec::new() };
     for config in configs {
-        let one = device(file, base, config, contents)?;
+        let one = device(origin, config, contents)?;
         stacked.value.push(one.value);
         stacked.controls.extend(one.controls);
         stacked.notices.extend(one.notices);
@@ -245,17 +208,16 @@ pub fn devices(
 /// See [`StackError`].
 pub fn volume(
     waiter: &Waiter<'_>,
-    file: &Path,
-    base: &Path,
+    origin: &Origin,
     configs: &[DeviceConfig],
     volume_id: Option<[u8; 16]>,
     admin_key: Option<&[u8; 32]>,
 ) -> Result<Stacked<volume::Volume>, StackError> {
-    let devices = devices(file, base, configs, Contents::Volume)?;
+    let devices = devices(origin, configs, Contents::Volume)?;
     let (mut notices, controls) = (devices.notices, devices.controls);
     let Opened { volume, notices: found } =
         volume::open::open(waiter, devices.value, volume_id, admin_key)
-            .map_err(|source| StackError::Volume { file: escape::name(file), source })?;
+            .map_err(|source| StackError::Volume { file: origin.name(), source })?;
     notices.extend(found);
     Ok(Stacked { value: volume, controls, notices })
 }

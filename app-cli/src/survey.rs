@@ -16,7 +16,7 @@ use volume::{BLOCK_BYTES, Layout, Volume};
 
 use crate::config::HostConfig;
 use crate::escape;
-use crate::stack::{self, StackError};
+use crate::stack::{self, Origin, StackError};
 
 /// A volume at a moment.
 #[derive(Clone, Debug, Serialize)]
@@ -100,7 +100,8 @@ impl Surveyor {
         let section = &config.volume;
         let admin_key = section.admin_key.0;
         let (id, admin) = (Some(section.id.0), Some(&admin_key));
-        let stacked = stack::volume(&waiter, &config.file, &config.base, &section.devices, id, admin)?;
+        let origin = Origin::of_host(config, false);
+        let stacked = stack::volume(&waiter, &origin, &section.devices, id, admin)?;
         Ok(Self { waiter, volume: stacked.value, admin_key, notices: stacked.notices })
     }
 

@@ -21,7 +21,7 @@ use volume::sync::block_count;
 use crate::config::{Hex, VolumeConfig, VolumeId};
 use crate::escape;
 use crate::keys::{AdminKey, KeyError};
-use crate::stack::{self, Contents, StackError};
+use crate::stack::{self, Contents, Origin, StackError};
 
 /// Why a volume was not created.
 #[derive(Debug, Error)]
@@ -79,7 +79,7 @@ pub fn create_volume(config: &VolumeConfig, force: &[PathBuf]) -> Result<VolumeI
         refuse_used(node)?;
     }
     let blank = Contents::Blank;
-    let devices = stack::devices(&config.file, &config.base, &config.devices, blank)?.value;
+    let devices = stack::devices(&Origin::of_volume(config), &config.devices, blank)?.value;
     let planned = config.devices.iter().zip(&devices).map(|(named, device)| {
         PlannedDevice::new(named.id.as_str(), block_count(device.as_ref())).expect("an id of 1 to 16 bytes")
     });
@@ -105,7 +105,7 @@ pub fn create_volume(config: &VolumeConfig, force: &[PathBuf]) -> Result<VolumeI
 fn nodes(config: &VolumeConfig) -> Result<BTreeSet<PathBuf>, StackError> {
     let mut nodes = BTreeSet::new();
     for path in config.devices.iter().flat_map(|device| &device.paths) {
-        let address = stack::address(&config.file, &config.base, &path.text, path.line)?;
+        let address = Origin::of_volume(config).address(&path.text, path.line)?;
         if let Target::File(path) | Target::Block(path) = address.target {
             nodes.insert(path);
         }
@@ -130,7 +130,7 @@ fn refuse_used(path: &Path) -> Result<(), SetupError> {
 /// `blk5_unix_filename`: where the master is, as far as it fits.
 fn master_name(config: &VolumeConfig) -> Result<String, StackError> {
     let path = &config.devices[0].paths[0];
-    let address = stack::address(&config.file, &config.base, &path.text, path.line)?;
+    let address = Origin::of_volume(config).address(&path.text, path.line)?;
     Ok(match &address.target {
         Target::File(path) | Target::Block(path) => {
             let path = path.canonicalize().unwrap_or_else(|_| path.clone());

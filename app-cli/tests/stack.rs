@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant as RealTime};
 
 use diskwire::config::{DeviceConfig, PathText};
-use diskwire::stack::{self, Contents, Stacked};
+use diskwire::stack::{self, Contents, Origin, Owner, Stacked};
 use multipath::control::{Answer, Command as Ask, Control};
 use multipath::report::Snapshot;
 use multipath::{FailoverConfig, NoPathPolicy, PathConfig, SelectorKind};
@@ -35,12 +35,17 @@ fn config(paths: &[String]) -> DeviceConfig {
     }
 }
 
+fn origin(folder: &Path) -> Origin {
+    let owner = Owner { host: "alpha".to_owned(), is_serve: true };
+    Origin { file: "host.toml".into(), base: folder.to_owned(), owner }
+}
+
 fn stacked(
     folder: &Path,
     paths: &[String],
     contents: Contents,
 ) -> Result<Stacked<Box<dyn BlockDevice>>, String> {
-    let device = stack::device(Path::new("host.toml"), folder, &config(paths), contents);
+    let device = stack::device(&origin(folder), &config(paths), contents);
     device.map_err(|error| error.to_string())
 }
 

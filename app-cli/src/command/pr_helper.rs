@@ -1,11 +1,10 @@
 //! `diskwire pr-helper`: the disks are opened, the socket is served. Not here: the protocol (`pr_helper`).
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use storage_mapping::PathAddress;
 use storage_mapping::path_address::Target;
 use storage_mapping::wait;
 
@@ -16,19 +15,20 @@ use crate::args::ctl::CtlTarget;
 use crate::args::pr_helper::{HelperDisk, PrHelperArgs};
 use crate::config::{DeviceConfig, HostConfig};
 use crate::control_session::ControlSession;
+use crate::escape;
 use crate::exit::Exit;
 use crate::pr_helper::executor::{DiskKey, Disks};
 use crate::pr_helper::server;
 use crate::signals::Signals;
-use crate::{escape, stack};
+use crate::stack::Origin;
 
 pub(super) fn run(cli: &Cli, args: &PrHelperArgs) -> Result<Exit, CommandError> {
     let (mut sessions, mut by_key) = (Vec::new(), BTreeMap::new());
     for disk in &args.disks {
-        let (file, base, config) = place(cli, disk)?;
-        let session = ControlSession::open(&file, &base, &config)?;
+        let (origin, config) = place(cli, disk)?;
+        let session = ControlSession::open(&origin, &config)?;
         session.notices().iter().for_each(|notice| say(notice));
-        for node in nodes(disk, &file, &base, &config)? {
+        for node in nodes(disk, &origin, &config)? {
             let key = DiskKey::of_path(&node).map_err(|errno| CommandError::HelperNode {
                 node: escape::name(&node),
                 source: errno.into(),
@@ -57,30 +57,25 @@ pub(super) fn run(cli: &Cli, args: &PrHelperArgs) -> Result<Exit, CommandError> 
     Ok(Exit::Done)
 }
 
-fn place(cli: &Cli, disk: &HelperDisk) -> Result<(PathBuf, PathBuf, DeviceConfig), CommandError> {
+fn place(cli: &Cli, disk: &HelperDisk) -> Result<(Origin, DeviceConfig), CommandError> {
     match &disk.target {
         CtlTarget::Addresses(addresses) => Ok(of_addresses(addresses)),
         CtlTarget::Device(name) => {
             let host = HostConfig::load(cli.config_file()?)?;
             let config = config_of(&host, name)?.clone();
-            Ok((host.file, host.base, config))
+            Ok((Origin::of_host(&host, false), config))
         }
     }
 }
 
 /// What virtual machines may have open: the node that was said, or the nodes and files of its paths.
-fn nodes(
-    disk: &HelperDisk,
-    file: &Path,
-    base: &Path,
-    config: &DeviceConfig,
-) -> Result<Vec<PathBuf>, CommandError> {
+fn nodes(disk: &HelperDisk, origin: &Origin, config: &DeviceConfig) -> Result<Vec<PathBuf>, CommandError> {
     if let Some(node) = &disk.node {
         return Ok(vec![node.clone()]);
     }
     let mut nodes = Vec::new();
     for path in &config.paths {
-        let address: PathAddress = stack::address(file, base, &path.text, path.line)?;
+        let address = origin.address(&path.text, path.line)?;
         if let Target::Block(node) | Target::File(node) = address.target
             && !nodes.contains(&node)
         {

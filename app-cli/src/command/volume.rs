@@ -16,7 +16,7 @@ use crate::args::volume::{VolumeArgs, VolumeCommand};
 use crate::config::{AnyConfig, PublicKey};
 use crate::exit::Exit;
 use crate::keys::AdminKey;
-use crate::stack;
+use crate::stack::{self, Origin};
 use crate::state_dir::StateDir;
 
 pub(super) fn run(cli: &Cli, args: &VolumeArgs) -> Result<Exit, CommandError> {
@@ -41,15 +41,13 @@ impl Surveyed {
         let file = file.map_or_else(|| cli.config_file(), Ok)?;
         let config = AnyConfig::load(file)?;
         let waiter = stack::waiter(Clock::new());
-        let (file, base, id, admin) = match &config {
-            AnyConfig::Host(host) => {
-                (&host.file, &host.base, Some(host.volume.id.0), Some(host.volume.admin_key))
-            }
+        let (id, admin) = match &config {
+            AnyConfig::Host(host) => (Some(host.volume.id.0), Some(host.volume.admin_key)),
             // The admin's key counts where its file is at hand; elsewhere the volume's own must do.
-            AnyConfig::Volume(volume) => (&volume.file, &volume.base, None, admin_key(&volume.admin_key)),
+            AnyConfig::Volume(volume) => (None, admin_key(&volume.admin_key)),
         };
         let admin = admin.as_ref().map(|key| &key.0);
-        let mut opened = stack::volume(&waiter, file, base, config.devices(), id, admin)?;
+        let mut opened = stack::volume(&waiter, &Origin::of_any(&config), config.devices(), id, admin)?;
         let contents = survey::read(&waiter, &mut opened.value, admin);
         Ok(Self { config, contents, notices: opened.notices })
     }

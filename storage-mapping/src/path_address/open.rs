@@ -122,6 +122,18 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether somebody on this host has the session that the address names, and another name for it would do.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        match self {
+            #[cfg(feature = "iscsi")]
+            Self::Iscsi(OpenIscsiError::NotAlone { source, .. }) => source.kind() == io::ErrorKind::AddrInUse,
+            _ => false,
+        }
+    }
+}
+
 /// Opens what the address names.
 ///
 /// # Errors

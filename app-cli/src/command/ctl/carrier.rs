@@ -4,7 +4,7 @@
 //! nexus is not sent over a session that ends with it, unless the user says so. Not here: the socket (`control_socket`),
 //! the session (`control_session`).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use multipath::control::{Answer, Command};
@@ -21,6 +21,7 @@ use crate::control_socket::command::{CommandWish, OutcomeText, ReservationText, 
 use crate::control_socket::{Reply, Wish, ask_first};
 use crate::escape;
 use crate::name::Name;
+use crate::stack::{Origin, Owner};
 
 /// What the loop of a session may take beyond the patience of the caller.
 const LOOP_PATIENCE: Duration = Duration::from_secs(2);
@@ -51,7 +52,7 @@ impl Carrier {
     /// # Errors
     /// Where the configuration or the paths are wrong, or an own session will not do.
     pub(super) fn open(cli: &Cli, common: &CtlCommon, is_bound: bool) -> Result<Self, CommandError> {
-        let (file, base, config) = match &common.what {
+        let (origin, config) = match &common.what {
             CtlTarget::Addresses(addresses) => of_addresses(addresses),
             CtlTarget::Device(name) => {
                 let host = HostConfig::load(cli.config_file()?)?;
@@ -60,13 +61,13 @@ impl Carrier {
                 if here.is_some() {
                     return Ok(Self::Process { state: host.state, device });
                 }
-                (host.file, host.base, config)
+                (Origin::of_host(&host, false), config)
             }
         };
-        Self::own(&file, &base, &config, is_bound && !common.ephemeral && !common.dry_run)
+        Self::own(&origin, &config, is_bound && !common.ephemeral && !common.dry_run)
     }
 
-    fn own(file: &Path, base: &Path, config: &DeviceConfig, must_last: bool) -> Result<Self, CommandError> {
+    fn own(origin: &Origin, config: &DeviceConfig, must_last: bool) -> Result<Self, CommandError> {
         let ends_with_us = |path: &PathText| path.text.starts_with("iscsi:") || path.text.starts_with("sim:");
         if must_last && config.paths.iter().any(ends_with_us) {
             let device = if config.id.as_str() == NAMELESS {
@@ -76,7 +77,7 @@ impl Carrier {
             };
             return Err(CommandError::ControlEphemeral { device });
         }
-        let session = ControlSession::open(file, base, config)?;
+        let session = ControlSession::open(origin, config)?;
         session.notices().iter().for_each(|notice| say(notice));
         let addresses = config.paths.iter().map(|path| escape::name(&path.text)).collect();
         Ok(Self::Own { session, addresses })
@@ -170,7 +171,7 @@ pub(in crate::command) fn config_of<'a>(
 }
 
 /// A device of paths that have no configuration: where its addresses are seen from, and itself.
-pub(in crate::command) fn of_addresses(addresses: &[String]) -> (PathBuf, PathBuf, DeviceConfig) {
+pub(in crate::command) fn of_addresses(addresses: &[String]) -> (Origin, DeviceConfig) {
     let id: Name = NAMELESS.parse().expect("a name");
     let path = |text: &String| PathText { text: text.clone(), line: 1, config: PathConfig::default() };
     let config = DeviceConfig {
@@ -179,5 +180,6 @@ pub(in crate::command) fn of_addresses(addresses: &[String]) -> (PathBuf, PathBu
         policy: SelectorKind::default(),
         failover: FailoverConfig::default(),
     };
-    (PathBuf::from("command line"), PathBuf::from("."), config)
+    let origin = Origin { file: "command line".into(), base: ".".into(), owner: Owner::administrator() };
+    (origin, config)
 }
