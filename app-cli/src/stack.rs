@@ -13,19 +13,20 @@
 
 mod agreement;
 mod origin;
+mod paths;
 
 use multipath::control::{Control, Controlled};
 use multipath::{FailoverConfig, MultipathDevice, MultipathError, Selector};
 use storage_mapping::path_address::{OpenError as AddressError, ParseAddressError};
-use storage_mapping::{BlockDevice, Instant, wait};
+use storage_mapping::{BlockDevice, Instant, PathIndex, wait};
 use thiserror::Error;
 use transfer_core::driver::clock::Clock;
 use volume::open::{OpenError, Opened};
 use volume::sync::Waiter;
 
-use self::agreement::{Agreement, Candidate};
 pub use self::agreement::Disagreement;
 pub use self::origin::{Origin, Owner};
+use self::paths::{Paths, open_paths};
 use crate::config::DeviceConfig;
 use crate::escape;
 
@@ -136,51 +137,27 @@ pub fn device(
     contents: Contents,
 ) -> Result<Stacked<Box<dyn BlockDevice>>, StackError> {
     let mut notices = Vec::new();
-    let (opened, agreement) = open_paths(origin, config, &mut notices)?;
-    let mut paths: Vec<_> = config.paths.iter().map(|path| path.config).zip(opened).collect();
-    let compares_at_start = agreement.needs_comparison && contents == Contents::Volume;
-    if agreement.needs_comparison && contents == Contents::Blank {
-        paths.truncate(1);
+    let Paths { devices, first, absent, agreement } = open_paths(origin, config, contents, &mut notices)?;
+    let named = config.paths.iter().map(|path| (path.config, path.text.clone()));
+    let mut paths: Vec<_> = named.zip(devices).collect();
+    let is_alone = agreement.needs_comparison && contents == Contents::Blank;
+    if is_alone {
+        paths = vec![paths.swap_remove(first.0)];
     }
-    let failover =
-        FailoverConfig { compares_at_start, cache_is_shared: agreement.cache_is_shared, ..config.failover };
+    let (paths, addresses): (Vec<_>, Vec<_>) =
+        paths.into_iter().map(|((config, text), device)| ((config, device), text)).unzip();
+    let cache_is_shared = agreement.cache_is_shared && absent.is_empty();
+    let failover = FailoverConfig { cache_is_shared, ..config.failover };
     let selector = Selector::new(Instant::ZERO, config.policy.clone());
-    let device = MultipathDevice::with_selector(paths, selector, failover)
+    let mut device = MultipathDevice::with_selector(paths, selector, failover)
         .map_err(|source| StackError::Multipath { device: config.id.to_string(), source })?;
-    let addresses = config.paths.iter().map(|path| path.text.clone()).collect();
+    let others = (0..device.path_count()).map(PathIndex).filter(|path| !is_alone && *path != first);
+    for path in others.filter(|path| agreement.needs_comparison || absent.contains(path)) {
+        device.compare_first(Instant::ZERO, path);
+    }
     let (device, control) = Controlled::new(device, config.id.as_str(), addresses)
         .map_err(|source| StackError::Control { device: config.id.to_string(), source })?;
     Ok(Stacked { value: Box::new(device), controls: vec![control], notices })
-}
-
-/// Opens the paths of a device, one after the other, and judges each beside those before it.
-fn open_paths(
-    origin: &Origin,
-    config: &DeviceConfig,
-    notices: &mut Vec<String>,
-) -> Result<(Vec<Box<dyn BlockDevice>>, Agreement), StackError> {
-    let (mut devices, mut known) = (Vec::new(), Vec::new());
-    for path in &config.paths {
-        let address = origin.address(&path.text, path.line)?;
-        let opened = origin.owner.open(&address).map_err(|source| StackError::Path {
-            file: origin.name(),
-            line: path.line,
-            device: config.id.to_string(),
-            source,
-        })?;
-        notices.extend(opened.notices.into_iter().map(|notice| format!("{}: {notice}", config.id)));
-        let bytes = opened.device.geometry().byte_size();
-        let next = Candidate { address: escape::name(&path.text), identity: opened.identity, bytes };
-        agreement::join(&known, &next).map_err(|source| StackError::Paths {
-            file: origin.name(),
-            line: path.line,
-            device: config.id.to_string(),
-            source,
-        })?;
-        known.push(next);
-        devices.push(opened.device);
-    }
-    Ok((devices, agreement::agreement(&known)))
 }
 
 /// All devices of a configuration, in its order.

@@ -220,3 +220,84 @@ fn a_server_for_one_connection_is_one_path() {
     assert!((0..8).all(|lba| bench.write(lba, 7)));
     bench.until(|shown| states(shown) == ["active", "active"]);
 }
+
+#[test]
+fn a_path_whose_server_comes_later_is_compared_and_used() {
+    let test = "a_path_whose_server_comes_later_is_compared_and_used";
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    std::fs::write(&image, vec![1; 1 << 20]).unwrap();
+    let start = |name| Server::start(folder.path(), name, &["file", &image.display().to_string()]);
+    let early = match start("early.sock") {
+        Ok(server) => server,
+        Err(reason) => return skip(test, &reason),
+    };
+    let late = format!("nbd+unix:///?socket={}", folder.path().join("late.sock").display());
+    // The one that is away is the first one of the configuration.
+    let paths = [late.clone(), early.address()];
+    let notices = stacked(folder.path(), &paths, Contents::Volume).unwrap().notices;
+    assert!(
+        notices.iter().any(|notice| notice.starts_with(&format!("master: path 0 `{late}` is not there"))),
+        "{notices:?}"
+    );
+    let mut bench = Bench::new(folder.path(), &paths, Contents::Volume);
+    assert!((0..8).all(|lba| bench.write(lba, 7)));
+    let shown = bench.until(|shown| states(shown) == ["failed", "active"]);
+    assert!(shown.paths[0].reason.as_deref().is_some_and(|why| why.contains("tried again")), "{shown:?}");
+    let _late = start("late.sock").unwrap();
+    let shown = bench.until(|shown| states(shown) == ["active", "active"]);
+    assert_eq!(shown.paths[0].requests, 0, "nothing went over it before that: {shown:?}");
+    assert!((0..64).all(|lba| bench.write(lba, 8)));
+    assert!(bench.until(|_| true).paths[0].requests > 0);
+    // The one from the start dies: the other one is enough.
+    drop(early);
+    assert!((64..80).all(|lba| bench.write(lba, 9)));
+    let written = std::fs::read(&image).unwrap();
+    assert!(written[..64 * BLOCK].iter().all(|byte| *byte == 8));
+    assert!(written[64 * BLOCK..80 * BLOCK].iter().all(|byte| *byte == 9));
+}
+
+#[test]
+fn what_comes_later_and_is_something_else_stays_out() {
+    let test = "what_comes_later_and_is_something_else_stays_out";
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("image");
+    std::fs::write(&image, vec![1; 1 << 20]).unwrap();
+    let early = match Server::start(folder.path(), "a.sock", &["file", &image.display().to_string()]) {
+        Ok(server) => server,
+        Err(reason) => return skip(test, &reason),
+    };
+    let later = |name| format!("nbd+unix:///?socket={}", folder.path().join(name).display());
+    let paths = [early.address(), later("b.sock"), later("c.sock")];
+    let mut bench = Bench::new(folder.path(), &paths, Contents::Volume);
+    assert!((0..8).all(|lba| bench.write(lba, 7)));
+    // One of another size, and one of the same size with other contents.
+    let _others = [("b.sock", "2M"), ("c.sock", "1M")]
+        .map(|(name, size)| Server::start(folder.path(), name, &["memory", size]).unwrap());
+    let shown = bench.until(|shown| {
+        let kept_out = |why: &String| why.contains("kept out");
+        states(shown) == ["active", "failed", "foreign"]
+            && shown.paths[1].reason.as_ref().is_some_and(kept_out)
+    });
+    assert!((8..16).all(|lba| bench.write(lba, 7)));
+    assert!(shown.paths[1..].iter().all(|path| path.requests == 0), "{shown:?}");
+}
+
+#[test]
+fn without_any_path_and_for_mistakes_the_error_is_what_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("disk"), vec![0; 1 << 20]).unwrap();
+    let refused = |paths: &[&str]| {
+        let paths: Vec<_> = paths.iter().map(|path| (*path).to_owned()).collect();
+        stacked(folder.path(), &paths, Contents::Volume).err().unwrap()
+    };
+    let error = refused(&["file:nowhere", "file:neither"]);
+    assert!(
+        error.starts_with("host.toml:1: device master: cannot open") && error.contains("nowhere"),
+        "{error}"
+    );
+    let error = refused(&["file:disk", "block:disk"]);
+    assert!(error.starts_with("host.toml:2: device master: block:"), "{error}");
+    let error = refused(&["file:disk", "file:."]);
+    assert!(error.starts_with("host.toml:2: device master: file:"), "{error}");
+}

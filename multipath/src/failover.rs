@@ -173,7 +173,7 @@ impl<S: PathSelector> Failover<S> {
     }
 
     /// A path of which it is not known yet that it leads where the first one does.
-    fn wait_for_comparison(&mut self, now: Instant, path: PathIndex) {
+    pub fn wait_for_comparison(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0].is_trusted = false;
         self.deactivate(now, path, PathState::Failed, Reason::NotCompared);
         self.probe_now(now, path);

@@ -258,6 +258,15 @@ impl<S: PathSelector> MultipathDevice<S> {
         living.for_each(|copy| self.fence.inherit(copy));
     }
 
+    /// Of this path it is not known that it leads where the others lead: it carries nothing before it was compared with one
+    /// that is in use. To be called before the first request.
+    ///
+    /// # Panics
+    /// If there is no such path.
+    pub fn compare_first(&mut self, now: Instant, path: PathIndex) {
+        self.core.wait_for_comparison(now, path);
+    }
+
     /// What happened to paths, and what was decided while [`Self::explain`] was on.
     #[must_use]
     pub fn explanation(&self) -> &Explain {
@@ -407,6 +416,7 @@ impl<S: PathSelector> MultipathDevice<S> {
                 self.events.pop_front()
             }
             DeviceEvent::LinkUp => {
+                self.note_port(path);
                 self.core.probe_now(now, path);
                 None
             }

@@ -18,6 +18,8 @@ use thiserror::Error;
 
 /// What a path is judged by.
 pub(super) struct Candidate {
+    /// Its place among the paths of its device.
+    pub(super) place: PathIndex,
     /// Its address, as it was written.
     pub(super) address: String,
     /// Which disk it leads to.
@@ -89,8 +91,8 @@ pub enum Disagreement {
 
 /// Judges a path before the next one is opened: the server of another export may let one client in only.
 pub(super) fn join(known: &[Candidate], next: &Candidate) -> Result<(), Disagreement> {
-    for (other, one) in known.iter().enumerate() {
-        let (path, other) = (PathIndex(known.len()), PathIndex(other));
+    for one in known {
+        let (path, other) = (next.place, one.place);
         let (text, other_text) = (next.address.clone(), one.address.clone());
         if let Some(text) = lacks_multi_conn(one, next) {
             return Err(Disagreement::OneConnection { path: other, other: path, text });
@@ -151,7 +153,7 @@ mod tests {
         let mut known = Vec::new();
         for (at, (identity, bytes)) in identities.iter().enumerate() {
             let address = ["a", "b", "c"][at].to_owned();
-            let next = Candidate { address, identity: identity.clone(), bytes: *bytes };
+            let next = Candidate { place: PathIndex(at), address, identity: identity.clone(), bytes: *bytes };
             join(&known, &next)?;
             known.push(next);
         }

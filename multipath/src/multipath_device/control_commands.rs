@@ -216,6 +216,13 @@ impl<S: PathSelector> MultipathDevice<S> {
         }
     }
 
+    /// A path is up: one that could not be opened at first may have a port by now.
+    pub(super) fn note_port(&mut self, path: PathIndex) {
+        if self.port(path).is_some() {
+            self.control.ports.insert(path);
+        }
+    }
+
     fn port(&mut self, path: PathIndex) -> Option<&mut dyn storage_mapping::ControlPort> {
         self.paths[path.0].device.control_port()
     }

@@ -48,7 +48,7 @@ impl<S: PathSelector> MultipathDevice<S> {
                 path: index.0,
                 address: addresses.get(index.0).cloned().unwrap_or_default(),
                 state: core.state(index).word(),
-                reason: last.map(|event| event.reason.to_string()),
+                reason: path.device.notice().or_else(|| last.map(|event| event.reason.to_string())),
                 since: last.map(|event| seconds(event.at)),
                 priority: core.groups().priority(index),
                 is_current: group.contains(index),

@@ -118,6 +118,11 @@ pub trait BlockDevice: Send {
     fn control_port(&mut self) -> Option<&mut dyn ControlPort> {
         None
     }
+
+    /// Why it cannot be used, in words, where it knows more than the events say.
+    fn notice(&self) -> Option<String> {
+        None
+    }
 }
 
 impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
@@ -147,5 +152,8 @@ impl<D: BlockDevice + ?Sized> BlockDevice for Box<D> {
     }
     fn control_port(&mut self) -> Option<&mut dyn ControlPort> {
         (**self).control_port()
+    }
+    fn notice(&self) -> Option<String> {
+        (**self).notice()
     }
 }

@@ -6,10 +6,12 @@
 //! * [`nbd`]: a disk behind a Network Block Device server;
 //! * `iscsi`: a logical unit of an iSCSI target, and its control port (feature `iscsi`);
 //! * [`null`]: one that does nothing, to measure what is above it;
+//! * [`absent`]: a path that could not be opened yet, in its place;
 //! * [`faulty`]: a layer over any of them that makes it misbehave;
 //! * [`storage_system`]: a simulated storage system with ports, logical volumes and physical disks;
 //! * [`recording`]: the behaviour of a path, recorded and played again.
 
+pub mod absent;
 mod chance;
 pub mod control_node;
 pub mod faulty;
@@ -29,6 +31,7 @@ pub mod threaded;
 pub mod uring;
 mod workers;
 
+pub use absent::{AbsentDevice, NotThere, OpenLater};
 pub use control_node::{NodePort, OpenControlPortError, open_control_port};
 pub use faulty::{FaultControl, FaultCounters, Faults, FaultyDevice, Hang};
 pub use file::{OpenFile, OpenFileError};

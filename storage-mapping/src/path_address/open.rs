@@ -10,6 +10,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use nix::libc;
 use thiserror::Error;
 
 use super::{Engine, IscsiAddress, OpenSimulatedError, PathAddress, Target};
@@ -18,7 +19,7 @@ use crate::block::address::{BlockCount, BlockSize, ByteSize};
 use crate::device::control_node::BesideBlocks;
 #[cfg(feature = "iscsi")]
 use crate::device::iscsi::{IscsiDevice, IscsiSettings, OpenIscsiError};
-use crate::device::nbd::{NbdMonitor, OpenNbdError};
+use crate::device::nbd::{ConnectError, NbdMonitor, OpenNbdError};
 use crate::device::{
     FaultControl, Faults, FaultyDevice, MemoryDisk, NbdDevice, OpenControlPortError, OpenFile, OpenFileError,
     ThreadedDevice, UringDevice, open_control_port,
@@ -129,6 +130,26 @@ impl OpenError {
         match self {
             #[cfg(feature = "iscsi")]
             Self::Iscsi(OpenIscsiError::NotAlone { source, .. }) => source.kind() == io::ErrorKind::AddrInUse,
+            _ => false,
+        }
+    }
+
+    /// Whether the same address may be opened another time without anybody correcting it: the node, the server, its
+    /// portal or the network is away. False for what is a mistake of an address (a wrong kind of file, a size, a block
+    /// size, a password), for what this user may not open, for a session that somebody has, and for what this process
+    /// lacks.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::File(OpenFileError::Open { source, .. }) => {
+                source.kind() != io::ErrorKind::PermissionDenied
+                    && source.raw_os_error() != Some(libc::EMFILE)
+            }
+            Self::Nbd(OpenNbdError::Connect(error)) => {
+                !matches!(error, ConnectError::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+            }
+            #[cfg(feature = "iscsi")]
+            Self::Iscsi(OpenIscsiError::Portal { .. } | OpenIscsiError::Session { .. }) => true,
             _ => false,
         }
     }
