@@ -28,7 +28,6 @@ pub use self::agreement::Disagreement;
 pub use self::origin::{Origin, Owner};
 use self::paths::{Paths, open_paths};
 use crate::config::DeviceConfig;
-use crate::escape;
 
 /// Why the layers cannot be stacked.
 #[derive(Debug, Error)]

@@ -112,7 +112,7 @@ fn rank(view: &PathView) -> u8 {
 fn rank_of(state: PathState) -> u8 {
     match state {
         PathState::Active => 0,
-        PathState::Isolated => 1,
+        PathState::Isolated | PathState::Slow => 1,
         PathState::Standby => 2,
         PathState::Failed => 4,
         PathState::Disabled => 5,
@@ -177,7 +177,7 @@ fn lawful_holder(command: &ControlCommand, ledger: &Ledger) -> Option<PathIndex>
 /// What its state says.
 fn reject_state(view: &PathView, row: &Row, is_named: bool) -> Option<Rejection> {
     match view.state {
-        PathState::Active | PathState::Isolated => None,
+        PathState::Active | PathState::Isolated | PathState::Slow => None,
         PathState::Standby if row.access < Access::Active => None,
         // A command that belongs to the path asks how it is.
         PathState::Standby if is_named && row.class == Class::Nexus => None,

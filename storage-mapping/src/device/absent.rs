@@ -87,7 +87,9 @@ impl AbsentDevice {
         let (why, pause) = (why.clone(), *pause);
         let (open, giver) = (Arc::clone(&self.open), self.giver.clone());
         // Where nobody takes it any more, it is closed again there.
-        let work = move || drop(giver.give(open()));
+        let work = move || {
+            giver.give(open());
+        };
         match thread::Builder::new().name("open-path".to_owned()).spawn(work) {
             Ok(_) => self.state = State::Trying { why, pause },
             Err(error) => self.put_off(now, pause, format!("no thread for it: {error}")),
@@ -166,11 +168,8 @@ impl BlockDevice for AbsentDevice {
 
     fn poll_event(&mut self, now: Instant) -> Option<DeviceEvent> {
         self.take_in(now);
-        match &mut self.state {
-            State::There { is_new, .. } if std::mem::take(is_new) => Some(DeviceEvent::LinkUp),
-            State::There { device, .. } => device.poll_event(now),
-            _ => None,
-        }
+        let State::There { device, is_new } = &mut self.state else { return None };
+        if std::mem::take(is_new) { Some(DeviceEvent::LinkUp) } else { device.poll_event(now) }
     }
 
     fn next_wakeup(&self) -> Option<Instant> {
