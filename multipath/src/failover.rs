@@ -11,7 +11,7 @@
 //!   new ones ([`FencePolicy::Unsafe`]);
 //! * no request is sent more than [`FailoverConfig::attempts_max`] times, nor twice over a path that
 //!   gave an error (a busy path excepted);
-//! * the last path in use is not failed by an error that may come from the medium, and no path by one that all
+//! * the last path in use is not failed by an error that may come from the medium (silence does not), and no path by one that all
 //!   paths give at once (`witness`);
 //! * a path that had failed carries I/O again only after it answered a probe, and where another path is in use
 //!   after it was compared with that one (`proof`); one of which it is not known that it leads where the others lead
@@ -437,7 +437,7 @@ impl<S: PathSelector> Failover<S> {
     fn take_in(&mut self, now: Instant, findings: Findings, reason: Reason) {
         for path in findings.fails.iter() {
             let is_last = self.groups.usable().without([path].into_iter().collect()).is_empty();
-            if is_last && self.paths[path.0].is_suspect {
+            if is_last && self.paths[path.0].is_suspect && reason != Reason::Hung {
                 self.witness.forget_path(path);
             } else {
                 self.fail(now, path, PathState::Failed, reason);
@@ -481,7 +481,7 @@ impl<S: PathSelector> Failover<S> {
     }
 
     /// Probes a path at once, however lately something succeeded.
-    fn call(&mut self, now: Instant, path: PathIndex) {
+    pub(crate) fn call(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0].is_called = true;
         self.probe_now(now, path);
     }

@@ -137,6 +137,36 @@ fn a_silent_path_that_hangs_is_found_by_its_check() {
 }
 
 #[test]
+fn a_path_in_use_that_hangs_keeps_no_returning_path_out() {
+    for gave_an_error in [false, true] {
+        let disk = disk();
+        let (mut device, controls) = device_over(&disk, vec![Faults::default(); 2]);
+        let mut now = Instant::ZERO;
+        controls[1].set(always(1.0));
+        for tag in 0..8 {
+            assert!(run(&mut device, &mut now, read(tag, 0)).outcome.is_ok());
+        }
+        assert_eq!(device.status()[1].state, PathState::Failed);
+        if gave_an_error {
+            controls[0].set(always(1.0));
+            assert!(run(&mut device, &mut now, read(9, 0)).outcome.is_err(), "no other path is left");
+            assert_eq!(device.status()[0].state, PathState::Active, "it may be the medium");
+        }
+        controls[0].set(hung());
+        controls[1].clear();
+        // Two comparisons that come to no end, while a probe finds the silent one: 5 s each, and 1 s before each of three.
+        let begun = now;
+        for second in 0..=13 {
+            now = begun + Duration::from_secs(second);
+            settle(&mut device, now);
+        }
+        let states = device.status().iter().map(|status| status.state).collect::<Vec<_>>();
+        assert_eq!(states, [PathState::Failed, PathState::Active], "gave an error: {gave_an_error}");
+        assert!(run(&mut device, &mut now, read(10, 0)).outcome.is_ok());
+    }
+}
+
+#[test]
 fn without_a_path_requests_fail_at_once_if_that_is_wanted() {
     let disk = disk();
     let paths: Vec<Box<dyn BlockDevice>> = vec![Box::new(disk.device())];

@@ -124,6 +124,10 @@ impl<S: PathSelector> MultipathDevice<S> {
     pub(super) fn give_up_own_read(&mut self, now: Instant, attempt: &Attempt) {
         match attempt.purpose {
             Purpose::Proof { of } => {
+                // Which of the two is silent, a probe of each tells.
+                if attempt.path != of {
+                    self.core.call(now, attempt.path);
+                }
                 self.end_comparison(now, of, Step::Undecided);
             }
             Purpose::Probe { .. } => {
