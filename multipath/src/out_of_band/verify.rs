@@ -95,7 +95,7 @@ pub fn judge(
         ControlReply::Nvme { data, result, .. } => (data.as_slice(), *result),
     };
     match verify {
-        Verify::ReadKeys => judge_keys(command, path, ledger, data),
+        Verify::ReadKeys => judge_keys(command, path, ledger, data, was_good),
         Verify::ReadReservation => judge_reservation(command, data, was_good),
         Verify::ReportTargetPortGroups => judge_port_groups(parameters(command), data),
         Verify::ModeSense => judge_mode(command, data),
@@ -110,7 +110,13 @@ pub fn judge(
     }
 }
 
-fn judge_keys(command: &ControlCommand, path: PathIndex, ledger: &Ledger, data: &[u8]) -> Found {
+fn judge_keys(
+    command: &ControlCommand,
+    path: PathIndex,
+    ledger: &Ledger,
+    data: &[u8],
+    was_good: Option<WasGood>,
+) -> Found {
     let (Some(out), Some(list)) = (reserve_out(command), KeyList::parse(data)) else {
         return Found::Undecided;
     };
@@ -134,6 +140,8 @@ fn judge_keys(command: &ControlCommand, path: PathIndex, ledger: &Ledger, data: 
             };
             let (certain, perhaps) = ledger.others_with(path, old);
             match count(old) {
+                // A nexus that is gone, or another host, may have the same key: the target's word stands against it.
+                found if found > perhaps && was_good.is_some() => Found::Undecided,
                 found if found > perhaps => Found::Undone,
                 found if found <= certain => Found::Done,
                 _ => Found::Undecided,
@@ -273,6 +281,12 @@ mod tests {
         assert_eq!(judged(&[0x22], &register), Found::Undone);
         let unregister = ReserveOut::new(ReserveOutAction::Register, kind, 0x11, 0).command();
         assert_eq!((judged(&[0x11], &unregister), judged(&[], &unregister)), (Found::Undone, Found::Done));
+        let after_good = |list: &[u64]| {
+            let was_good = Some(WasGood { did_hold: false });
+            judge(Verify::ReadKeys, (&unregister, PathIndex(0)), &ledger, &keys(list), was_good)
+        };
+        // Registrations with the same key that a target kept of nexuses of before.
+        assert_eq!((after_good(&[0x11, 0x11]), after_good(&[0x22])), (Found::Undecided, Found::Done));
         let preempt = ReserveOut::new(ReserveOutAction::Preempt, kind, 0x11, 0x22).command();
         assert_eq!((judged(&[0x22], &preempt), judged(&[0x11], &preempt)), (Found::Undone, Found::Done));
     }
