@@ -176,7 +176,8 @@ impl Ledger {
         self.note_state(path, command, row);
     }
 
-    /// A command that nobody waited for any more ended after all: what it did is there, and is not what is wanted by now.
+    /// A command that nobody waited for any more ended after all: what it did is there, and is not what is wanted by now,
+    /// over whichever nexus. What was done since then it may have changed, or not.
     pub fn handle_late_end(
         &mut self,
         now: Instant,
@@ -185,12 +186,15 @@ impl Ledger {
         reading: &Reading,
         reply: Option<&ControlReply>,
     ) {
-        let (wanted, is_fenced) = (self.nexus(path).wanted, self.is_fenced);
+        let wanted: Vec<_> = self.nexuses.iter().map(|nexus| nexus.wanted).collect();
+        let is_fenced = self.is_fenced;
         self.handle_end(now, path, command, reading, reply);
+        self.doubt(now, path);
         self.is_fenced |= is_fenced;
-        let nexus = &mut self.nexuses[path.0];
-        nexus.wanted = wanted;
-        nexus.is_bare |= nexus.key != nexus.wanted;
+        for (nexus, wanted) in self.nexuses.iter_mut().zip(wanted) {
+            nexus.wanted = wanted;
+            nexus.is_bare |= nexus.key != wanted;
+        }
     }
 
     /// A conflict, or a command whose outcome nobody knows.

@@ -5,10 +5,11 @@
 //! | register | REGISTER over every path that is up, each with a key of its own (base and index); where some succeed, those that conflict again as REGISTER AND IGNORE; paths that are down get their key when they return; keys are read |
 //! | unregister | the keys of paths that are down are pre-empted from one that is up, and then each path that is up unregisters; what did not answer is pre-empted after all |
 //! | reserve, pre-empt, clear | over one registered path after the other, until one answers; of a conflict the reservation is read: it may be our own; the keys of paths where the same may still land are pre-empted, and wanted again |
-//! | release | over the path that holds it; where that one is down, a live path pre-empts our own key there, and then releases |
+//! | release | over the path that holds it; where that one is down, a live path pre-empts our own key there, and then releases; where the holder is a nexus of before with the same key, the path pre-empts that key itself |
 //!
 //! Keeps true: a step is sent over exactly the path whose key it carries; what a path lost by our own pre-empting is wanted
-//! again; nothing is rolled back. Not here: sending (`router`), returning paths (`replay`).
+//! again; once a reservation is as the caller wants it, nothing of ours that nobody waits for can change it (but over a
+//! nexus that got its key anew before that landed); nothing is rolled back. Not here: sending (`router`), returning paths (`replay`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use storage_mapping::scsi::reservations::{
     KeyList, RegisterFlags, Reservation, ReservationReport, ReservationType, ReserveIn, ReserveInAction,
     ReserveOut, ReserveOutAction,
 };
-use storage_mapping::{CopyFate, Instant, PathIndex};
+use storage_mapping::{Instant, PathIndex};
 
 use super::ledger::{Ledger, NexusRecord};
 use super::record::{Certainty, CommandOutcome, Conclusion};
@@ -100,12 +101,12 @@ enum Phase {
     Rejoin { by: PathIndex },
     /// One path after the other.
     Try,
-    /// Pre-empting the keys of paths over which the same may still be executed.
+    /// Pre-empting the keys of paths over which something may still land.
     Fence,
     /// Reading the reservation.
     Look,
-    /// Taking our own reservation over from a path that is down.
-    TakeOver { holder: PathIndex, key: u64, by: PathIndex },
+    /// Taking our own reservation over from a path that is down, or a nexus that is gone.
+    TakeOver { by: PathIndex },
 }
 
 #[derive(Clone, Debug)]
@@ -120,8 +121,8 @@ struct Running {
     up: PathSet,
     /// Keys that paths left behind which did not answer.
     victims: Vec<u64>,
-    /// Paths over which a step may still be executed, with their keys.
-    ghosts: Vec<(PathIndex, u64)>,
+    /// Keys that are being pre-empted over these paths, and are wanted there all the same.
+    retaken: Vec<(PathIndex, u64)>,
     /// Keys that this host had when it began.
     had: Vec<u64>,
     rejoins: u32,
@@ -172,7 +173,7 @@ impl Reservations {
             tries: VecDeque::new(),
             up,
             victims: Vec::new(),
-            ghosts: Vec::new(),
+            retaken: Vec::new(),
             had: router.ledger().nexuses().filter_map(|(_, nexus)| nexus.key.or(nexus.wanted)).collect(),
             rejoins: 0,
             outcome: ReservationOutcome { id, result, steps, later },
@@ -343,24 +344,48 @@ impl Running {
         router: &mut Router,
         by: PathIndex,
     ) -> Option<ReservationResult> {
-        let may_land =
-            |(path, step): &&(PathIndex, Conclusion)| *path != by && step.copy == CopyFate::MayLand;
-        let with_key = |(path, _): &(PathIndex, Conclusion)| Some((*path, router.ledger().nexus(*path).key?));
-        self.ghosts = self.outcome.steps.iter().filter(may_land).filter_map(with_key).collect();
-        if self.ghosts.is_empty() || self.operation == ReservationOperation::Clear {
+        let with_key = |path: PathIndex| Some((path, router.ledger().nexus(path).key?));
+        let ghosts = router.ghost_paths().iter().filter(|path| *path != by);
+        self.retaken = ghosts.filter_map(with_key).collect();
+        if self.retaken.is_empty() || self.operation == ReservationOperation::Clear {
             return Some(ReservationResult::Done);
         }
-        self.preempt(now, router, by, self.ghosts.iter().map(|(_, key)| *key).collect());
+        self.preempt(now, router, by, self.retaken.iter().map(|(_, key)| *key).collect());
         self.phase = Phase::Fence;
+        None
+    }
+
+    /// What our own pre-empting took away is wanted again.
+    fn want_retaken(&mut self, router: &mut Router) {
+        for (path, key) in std::mem::take(&mut self.retaken) {
+            router.ledger_mut().want_key(path, key, RegisterFlags::empty());
+            self.outcome.later.insert(path);
+        }
+    }
+
+    /// A path takes our own reservation over, by pre-empting the key that holds it.
+    fn take_over(
+        &mut self,
+        now: Instant,
+        router: &mut Router,
+        by: PathIndex,
+        held: Reservation,
+    ) -> Option<ReservationResult> {
+        let ledger = router.ledger();
+        let has_it = |nexus: &NexusRecord| {
+            [nexus.key, nexus.wanted.filter(|_| nexus.key.is_none())].contains(&Some(held.key))
+        };
+        let losers = ledger.nexuses().filter(|(path, nexus)| *path != by && has_it(nexus));
+        self.retaken = losers.map(|(path, _)| (path, held.key)).collect();
+        self.preempt(now, router, by, vec![held.key]);
+        self.phase = Phase::TakeOver { by };
         None
     }
 
     /// The path of the last step is of no use. Says whether there is another, and time.
     fn drop_last(&mut self, now: Instant) -> bool {
-        let Some((path, step)) = self.outcome.steps.last() else { return false };
-        // Without effect: the holder is a nexus of before, with the same key.
-        let is_of_no_use = matches!(step.certainty, Certainty::Unknown | Certainty::NoEffect);
-        let was_up = self.up.contains(*path) && is_of_no_use;
+        let Some((path, _)) = self.outcome.steps.last() else { return false };
+        let was_up = self.up.contains(*path);
         self.up.remove(*path);
         was_up && !self.up.is_empty() && now < self.deadline
     }
@@ -400,27 +425,55 @@ impl Running {
             }
             Phase::Check => self.handle_keys(now, router, outcome.reply()),
             Phase::Try if is_done => self.fence_ghosts(now, router, path),
-            Phase::Fence => {
-                for (path, key) in std::mem::take(&mut self.ghosts) {
-                    router.ledger_mut().want_key(path, key, RegisterFlags::empty());
-                    self.outcome.later.insert(path);
+            Phase::Fence => self.handle_fence(now, router, &ended),
+            Phase::Try => {
+                let is_without = ended.iter().any(|(_, step)| step.certainty == Certainty::NoEffect);
+                match router.ledger().nexus(path).key {
+                    // The holder is a nexus of before, with the same key.
+                    Some(key) if is_without && self.rejoins < REJOINS_MAX => {
+                        self.rejoins += 1;
+                        let kind =
+                            router.ledger().reservation().0.map_or(ReservationType::NONE, |held| held.kind);
+                        self.take_over(now, router, path, Reservation { key, scope: 0, kind })
+                    }
+                    _ => self.try_next(now, router),
                 }
-                Some(ReservationResult::Done)
             }
-            Phase::Try => self.try_next(now, router),
             Phase::Look if is_done => self.handle_look(now, router, outcome.reply()),
             Phase::Look => Some(ReservationResult::Unknown),
-            Phase::TakeOver { holder, key, by } => {
+            Phase::TakeOver { by } => {
                 if !is_done {
-                    return Some(ReservationResult::Unknown);
+                    let looks_again = self.drop_last(now);
+                    return if looks_again {
+                        self.read(now, router, Phase::Look)
+                    } else {
+                        Some(self.worst())
+                    };
                 }
-                // The layer took it away; the caller still wants it there.
-                router.ledger_mut().want_key(holder, key, RegisterFlags::empty());
-                self.outcome.later.insert(holder);
+                self.want_retaken(router);
                 self.tries = [by].into();
                 self.try_next(now, router)
             }
         }
+    }
+
+    /// What may still land finds no registration any more; else another path sees to that.
+    fn handle_fence(
+        &mut self,
+        now: Instant,
+        router: &mut Router,
+        ended: &[(PathIndex, Conclusion)],
+    ) -> Option<ReservationResult> {
+        // Refused: no such key is registered.
+        let is_gone = |step: &Conclusion| matches!(step.certainty, Certainty::Executed | Certainty::Refused);
+        let is_fenced = ended.iter().all(|(_, step)| is_gone(step));
+        self.retaken.iter().filter(|_| is_fenced).for_each(|(path, _)| router.handle_fenced(*path));
+        self.want_retaken(router);
+        if !is_fenced && self.drop_last(now) {
+            let by = self.up.iter().find(|path| router.ledger().is_registered(*path));
+            return by.map_or(Some(ReservationResult::Unknown), |by| self.fence_ghosts(now, router, by));
+        }
+        Some(if is_fenced { ReservationResult::Done } else { ReservationResult::Unknown })
     }
 
     fn handle_registered(
@@ -436,7 +489,9 @@ impl Running {
         };
         let refused = of(Certainty::Refused);
         // A registration that took nothing away leaves none, too.
-        let done = of(Certainty::Executed).union(of(Certainty::NoEffect));
+        let is_good = |step: &Conclusion| matches!(step.reply, Some(ControlReply::Scsi { status: 0, .. }));
+        let good = ended.iter().filter(|(_, step)| is_good(step)).map(|(path, _)| *path).collect();
+        let done = of(Certainty::Executed).union(good);
         let has_some = !done.is_empty() || self.outcome.steps.iter().any(|(_, step)| step.is_done());
         if !refused.is_empty() && !ignores && (has_some || self.wanted(PathIndex(0)) == 0) {
             return self.register(now, router, refused, true);
@@ -535,17 +590,13 @@ impl Running {
                 self.tries = [path].into();
                 self.try_next(now, router)
             }
-            (ReservationOperation::Release, Some(holder)) => {
+            (ReservationOperation::Release, Some(_)) => {
                 let ledger = router.ledger();
                 let has_key = |path: &PathIndex| ledger.nexus(*path).key.is_some();
                 let certain = self.up.iter().find(|path| ledger.is_registered(*path));
                 let by = certain.or_else(|| self.up.iter().find(has_key));
                 let Some(by) = by else { return Some(ReservationResult::NoPath) };
-                let own = router.ledger().nexus(by).key.unwrap_or(0);
-                self.phase = Phase::TakeOver { holder, key: held.key, by };
-                let out = ReserveOut::new(ReserveOutAction::Preempt, held.kind, own, held.key);
-                self.send(now, router, out.command(), Some(by));
-                None
+                self.take_over(now, router, by, held)
             }
             _ => Some(ReservationResult::Conflict { holder: Some(held.key) }),
         }

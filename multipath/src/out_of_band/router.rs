@@ -33,12 +33,12 @@ use storage_mapping::control_port::{
     CommandBytes, ControlCancelled, ControlCommand, ControlCompletion, ControlEvent, ControlReply,
 };
 use storage_mapping::scsi::reservations::ReserveOutAction;
-use storage_mapping::{Instant, IoTag, PathIndex, RefusalReason};
+use storage_mapping::{CopyFate, Instant, IoTag, PathIndex, RefusalReason};
 
 use self::leg::{Leg, Phase};
 use super::attentions::Attentions;
 use super::command_table::{Class, CommandTable, Lookup, Repeat, Row, is_for_callers_alone};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, NexusRecord};
 use super::reading::{Event, Reading, read, silence};
 use super::record::{Attempt, CommandOutcome, Conclusion, Record, Rejection, Remark};
 use super::request::{CommandId, CommandRequest, Mode, Origin};
@@ -50,6 +50,8 @@ use crate::path_state::{PathSet, PathState};
 pub const RECORDS_MAX: usize = 256;
 /// Commands that are under way at a time, at most.
 pub const COMMANDS_MAX: usize = 256;
+/// Lost commands on reservations that are remembered, as they may still land.
+const GHOSTS_MAX: usize = 64;
 /// Tags of control commands have this bit; those of blocks have not.
 pub const CONTROL_TAG: u64 = 1 << 62;
 
@@ -125,6 +127,8 @@ pub struct Router {
     latencies: Vec<Option<Duration>>,
     jobs: BTreeMap<CommandId, Job>,
     sent: BTreeMap<IoTag, Sent>,
+    /// Commands on reservations that were lost with their path, and may still land.
+    ghosts: VecDeque<(IoTag, Sent)>,
     serial: u64,
     actions: VecDeque<Action>,
     outcomes: VecDeque<CommandOutcome>,
@@ -145,6 +149,7 @@ impl Router {
             latencies: vec![None; paths],
             jobs: BTreeMap::new(),
             sent: BTreeMap::new(),
+            ghosts: VecDeque::new(),
             serial: 0,
             actions: VecDeque::new(),
             outcomes: VecDeque::new(),
@@ -397,7 +402,14 @@ impl Router {
             self.decide(now, &sent, &reading, reply);
             self.finish_if_done(sent.id);
         }
-        Some((sent.path, reading))
+        let path = sent.path;
+        if reading.copy == CopyFate::MayLand && acts_on_reservation(&sent.command) {
+            if self.ghosts.len() == GHOSTS_MAX {
+                self.ghosts.pop_front();
+            }
+            self.ghosts.push_back((done.tag, sent));
+        }
+        Some((path, reading))
     }
 
     /// What came of a wish to withdraw an attempt. Says what that means for its path.
@@ -432,27 +444,33 @@ impl Router {
                 self.note_attention(now, path, Event { asc: *asc, ascq: *ascq }, *asc == 0x29);
             }
             ControlEvent::Attention { .. } => {}
-            ControlEvent::Settled(tag) => drop(self.sent.remove(tag).filter(|sent| !sent.is_orphan)),
+            ControlEvent::Settled(tag) => {
+                self.sent.remove(tag);
+                self.ghosts.retain(|(ghost, _)| ghost != tag);
+            }
         }
+    }
+
+    /// Paths over which a command on reservations may still land that nobody waits for.
+    #[must_use]
+    pub fn ghost_paths(&self) -> PathSet {
+        let orphans = self.sent.values().filter(|sent| sent.is_orphan && acts_on_reservation(&sent.command));
+        orphans.chain(self.ghosts.iter().map(|(_, sent)| sent)).map(|sent| sent.path).collect()
+    }
+
+    /// The key of a path was taken away: what was lost over it conflicts when it lands.
+    pub fn handle_fenced(&mut self, path: PathIndex) {
+        self.ghosts.retain(|(_, sent)| sent.path != path);
     }
 
     /// A unit attention was met over a path, by whatever command.
     pub fn note_attention(&mut self, now: Instant, path: PathIndex, event: Event, is_told: bool) {
-        let takes_away = |sent: &Sent| {
-            let action = reserve_out(&sent.command).map(|out| out.action);
-            sent.path != path
-                && matches!(
-                    action,
-                    Some(
-                        ReserveOutAction::Clear
-                            | ReserveOutAction::Preempt
-                            | ReserveOutAction::PreemptAndAbort
-                    )
-                )
-        };
         // One of ours that is on its way, or that nobody waits for any more, may be the cause: keys are read then.
-        if event.asc == 0x2a && matches!(event.ascq, 0x03..=0x05) && self.sent.values().any(takes_away) {
+        let mut ways = self.sent.values().chain(self.ghosts.iter().map(|(_, sent)| sent));
+        let nexus = self.ledger.nexus(path);
+        if ways.any(|sent| sent.path != path && may_cause(&sent.command, event, nexus)) {
             self.attentions.expect(path, event);
+            self.ledger.doubt(now, path);
         }
         let is_own = self.attentions.handle(now, path, event, is_told);
         self.ledger.handle_attention(now, path, event, is_own);
@@ -552,6 +570,27 @@ impl Router {
             self.ledger.want_key(path, out.list.keys().1, flags);
             job.record.remarks.push(Remark::WhenItReturns(path));
         }
+    }
+}
+
+/// Whether a command changes who is registered or reserves, by more than its own registration.
+fn acts_on_reservation(command: &ControlCommand) -> bool {
+    let registers =
+        |action| matches!(action, ReserveOutAction::Register | ReserveOutAction::RegisterAndIgnore);
+    reserve_out(command).is_some_and(|out| !registers(out.action))
+}
+
+/// Whether a command makes the target report this over another nexus, once it lands.
+fn may_cause(command: &ControlCommand, event: Event, nexus: &NexusRecord) -> bool {
+    let Some(out) = reserve_out(command).filter(|_| event.asc == 0x2a) else { return false };
+    let preempts = matches!(out.action, ReserveOutAction::Preempt | ReserveOutAction::PreemptAndAbort);
+    let victim = out.list.keys().1;
+    let is_victim = victim == 0 || [nexus.key, nexus.wanted].contains(&Some(victim));
+    match event.ascq {
+        0x03 => out.action == ReserveOutAction::Clear,
+        0x04 => preempts || matches!(out.action, ReserveOutAction::Clear | ReserveOutAction::Release),
+        0x05 => preempts && is_victim,
+        _ => false,
     }
 }
 
