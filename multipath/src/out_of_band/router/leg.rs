@@ -69,8 +69,8 @@ pub(super) struct Leg {
     attentions: u32,
     /// An attempt may have run, and nothing was found out about it.
     is_in_doubt: bool,
-    /// The nexus was known to hold the reservation when the command was sent.
-    did_hold: bool,
+    /// What was known of the nexus when the command was sent.
+    before: WasGood,
 }
 
 impl Leg {
@@ -87,7 +87,7 @@ impl Leg {
             again: None,
             attentions: 0,
             is_in_doubt: false,
-            did_hold: false,
+            before: WasGood { did_hold: false, had_key: None },
         }
     }
 
@@ -216,12 +216,16 @@ impl Router {
         let own = &mut job.legs[leg];
         own.again = None;
         own.bound.get_or_insert(path);
-        // Another path can carry the command, or verify it.
-        let verifies = job.row.repeat == Repeat::Verify;
-        let has_other = order.len() > 1 || (verifies && self.has_other_usable(path));
+        // Another path can carry the command, or verify it. What must not be repeated has no use for either.
+        let repeat = job.row.repeat;
+        let has_other = match repeat {
+            Repeat::Never => false,
+            Repeat::Verify => order.len() > 1 || self.has_other_usable(path),
+            Repeat::Yes => order.len() > 1,
+        };
         let until = self.until(now, deadline, has_other);
-        let did_hold = self.ledger.holder() == Some(path);
-        self.job(id).legs[leg].did_hold = did_hold;
+        let had_key = self.ledger.nexus(path).key.map(|key| (key, self.ledger.others_with(path, key).1));
+        self.job(id).legs[leg].before = WasGood { did_hold: self.ledger.holder() == Some(path), had_key };
         self.send(now, (id, leg), path, command, until, None);
     }
 
@@ -416,7 +420,7 @@ impl Router {
             let job = &self.jobs[&id];
             let own = &job.legs[leg];
             let path = own.conclusion.path.unwrap_or(sent.path);
-            let was_good = (doubt == Doubt::Effect).then_some(WasGood { did_hold: own.did_hold });
+            let was_good = (doubt == Doubt::Effect).then_some(own.before);
             let command = (&job.request.command, path);
             let found = judge(job.row.verify, command, &self.ledger, reply, was_good);
             return self.end_verify(id, leg, doubt, found);
