@@ -27,6 +27,7 @@ use crate::config::HostConfig;
 use crate::control_socket::ControlSocket;
 use crate::escape;
 use crate::keys::{HostKey, KeyError};
+use crate::living_copies::LivingCopies;
 use crate::local_state::{LaneState, LocalStateError};
 use crate::stack::{self, Origin, StackError};
 use crate::state_dir::{LANE_WAIT_MAX, LaneLock, StateDir, StateDirError};
@@ -141,14 +142,18 @@ impl Host {
         let clock = Clock::new();
         let waiter = stack::waiter(clock);
         let section = &config.volume;
+        let (copies, mut notices) = LivingCopies::read(&config.state, &section.id.0);
+        let mut origin = Origin::of_host(config, purpose == Purpose::Serve);
+        origin.copies = Some((copies.clone(), clock));
         let stacked = stack::volume(
             &waiter,
-            &Origin::of_host(config, purpose == Purpose::Serve),
+            &origin,
             &section.devices,
             Some(section.id.0),
             Some(&section.admin_key.0),
         )?;
-        let (mut volume, mut notices, controls) = (stacked.value, stacked.notices, stacked.controls);
+        let (mut volume, controls) = (stacked.value, stacked.controls);
+        notices.extend(stacked.notices);
         let layout = Arc::new(volume.layout().clone());
         let master = volume.device_mut(0).expect("a volume has a master");
         let table = read_host_table(&waiter, master.as_mut(), &layout)?;
@@ -161,6 +166,7 @@ impl Host {
                 state.lock_lane(highest, LANE_WAIT_MAX)?
             }
         };
+        copies.take_lane(lane.lane());
         let own =
             lanes.into_iter().find(|row| row.lane == lane.lane()).expect("a lane of the table was locked");
         volume.own(owned_ranges(&layout, &own));

@@ -21,6 +21,7 @@ pub mod exit;
 pub mod host;
 pub mod keys;
 pub mod lab;
+pub mod living_copies;
 pub mod local_state;
 pub mod name;
 pub mod pr_helper;

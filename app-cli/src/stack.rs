@@ -154,8 +154,17 @@ pub fn device(
     for path in others.filter(|path| agreement.needs_comparison || absent.contains(path)) {
         device.compare_first(Instant::ZERO, path);
     }
-    let (device, control) = Controlled::new(device, config.id.as_str(), addresses)
+    if let Some((copies, clock)) = &origin.copies {
+        let now = clock.now();
+        let (left, notice) = copies.left_of(config, now);
+        device.inherit_copies(now, left);
+        notices.extend(notice);
+    }
+    let (mut device, control) = Controlled::new(device, config.id.as_str(), addresses)
         .map_err(|source| StackError::Control { device: config.id.to_string(), source })?;
+    if let Some((copies, _)) = &origin.copies {
+        device.watch_copies(Box::new(copies.writer(config)));
+    }
     Ok(Stacked { value: Box::new(device), controls: vec![control], notices })
 }
 

@@ -293,3 +293,32 @@ fn a_process_that_is_stopped_is_named_and_not_waited_for() {
     assert!(stdout(&done).contains("disk0/1 is out of use"));
     drop((listener, serve));
 }
+
+#[test]
+fn copies_that_an_earlier_process_left_are_said_and_shown() {
+    let lab = Lab::with("--size 64MiB --paths 2");
+    let config: toml::Table = fs::read_to_string(lab.path("beta.toml")).unwrap().parse().unwrap();
+    let volume = config["volume"]["id"].as_str().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let copy = serde_json::json!({
+        "device": "disk1", "path": "file:disks/secondary1.img", "lba": 9000, "blocks": 3,
+        "assumed_dead_at": u64::try_from(now.as_millis()).unwrap() + 3_600_000,
+    });
+    let stored = serde_json::json!({ "version": 1, "volume": volume, "copies": [copy] });
+    let file = |lane: u16| lab.path(format!("state/beta/lane-{lane}-{}.copies", &volume[..8]));
+    fs::write(file(5), stored.to_string()).unwrap();
+    fs::write(file(6), "damaged").unwrap();
+    let serve = lab.serve("beta");
+    let said = serve.said();
+    assert!(said.contains("disk1: writes to 1 ranges wait for up to 30.0 s"), "{said}");
+    assert!(said.contains("is left out: it is damaged"), "{said}");
+    let shown = text(&lab, "path show disk1");
+    assert!(shown.contains("3 blocks from 9000 on path 0") && shown.contains("(inherited)"), "{shown}");
+    // The next one after this process is told too: it has written down what it holds.
+    let deadline = Instant::now() + LIMIT;
+    while !file(0).exists() {
+        assert!(Instant::now() < deadline, "nothing was written");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(fs::read_to_string(file(0)).unwrap().contains("9000"));
+}

@@ -37,7 +37,7 @@ fn config(paths: &[String]) -> DeviceConfig {
 
 fn origin(folder: &Path) -> Origin {
     let owner = Owner { host: "alpha".to_owned(), is_serve: true };
-    Origin { file: "host.toml".into(), base: folder.to_owned(), owner }
+    Origin { file: "host.toml".into(), base: folder.to_owned(), owner, copies: None }
 }
 
 fn stacked(

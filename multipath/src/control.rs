@@ -17,14 +17,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use storage_mapping::block::time::earliest;
 use storage_mapping::hand_off::{Giver, Taker, results};
 use storage_mapping::{
-    BlockDevice, BufferPool, Cancelled, DeviceEvent, Geometry, Instant, IoCompletion, IoRequest, IoTag,
-    PathIndex, Refused,
+    BlockDevice, BufferPool, Cancelled, DeviceEvent, FencePolicy, Geometry, Instant, IoCompletion, IoRequest,
+    IoTag, PathIndex, Refused,
 };
 use thiserror::Error;
 
 use crate::explain::Decision;
+use crate::fence::LivingCopy;
 use crate::multipath_device::{DrillConfig, DrillError, DrillReport, DrillSample, MultipathDevice};
 use crate::out_of_band::{
     Attention, CommandId, CommandOutcome, CommandRequest, Ledger, Record, ReservationOperation,
@@ -167,6 +169,9 @@ pub enum ControlError {
     },
 }
 
+/// Between two times that somebody is told of living copies, at least.
+pub const COPIES_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A command on its way, with where the answer goes.
 struct Job {
     command: Command,
@@ -213,6 +218,19 @@ impl Control {
     }
 }
 
+/// Told of the copies that may still land, those of unsafe writes left out, and of the time. Says whether it took them; if
+/// not it is told again later.
+pub type CopyObserver = Box<dyn FnMut(Instant, &[LivingCopy]) -> bool + Send>;
+
+/// Who wants to know when the living copies change.
+struct CopyWatch {
+    observer: CopyObserver,
+    /// What it was told last.
+    seen: u64,
+    /// It is not told before this.
+    not_before: Instant,
+}
+
 /// A multipath device that operators reach.
 pub struct Controlled {
     inner: MultipathDevice,
@@ -222,6 +240,7 @@ pub struct Controlled {
     has_jobs: Arc<AtomicBool>,
     /// Operators who wait for the end of a control command.
     waiting: BTreeMap<CommandId, Reply>,
+    copies: Option<CopyWatch>,
 }
 
 impl Controlled {
@@ -234,7 +253,33 @@ impl Controlled {
         let has_jobs = Arc::new(AtomicBool::new(false));
         let control = Control { device: device.to_owned(), jobs: giver, has_jobs: Arc::clone(&has_jobs) };
         let (device, waiting) = (device.to_owned(), BTreeMap::new());
-        Ok((Self { inner, device, addresses, jobs, has_jobs, waiting }, control))
+        Ok((Self { inner, device, addresses, jobs, has_jobs, waiting, copies: None }, control))
+    }
+
+    /// Has somebody told when the copies that may still land change, once in [`COPIES_INTERVAL`] at most.
+    pub fn watch_copies(&mut self, observer: CopyObserver) {
+        self.copies = Some(CopyWatch { observer, seen: 0, not_before: Instant::ZERO });
+    }
+
+    /// Tells who wants to know of the copies.
+    fn tell_of_copies(&mut self, now: Instant) {
+        let generation = self.inner.copies_generation();
+        let Some(watch) = &mut self.copies else { return };
+        if watch.seen == generation || now < watch.not_before {
+            return;
+        }
+        watch.not_before = now + COPIES_INTERVAL;
+        let mut copies = self.inner.living_copies();
+        copies.retain(|copy| copy.policy != FencePolicy::Unsafe);
+        if (watch.observer)(now, &copies) {
+            watch.seen = generation;
+        }
+    }
+
+    /// When somebody is to be told of copies.
+    fn copies_wakeup(&self) -> Option<Instant> {
+        let watch = self.copies.as_ref()?;
+        (watch.seen != self.inner.copies_generation()).then_some(watch.not_before)
     }
 
     /// Takes in what operators want.
@@ -360,6 +405,7 @@ impl BlockDevice for Controlled {
         self.take_commands(now);
         let done = self.inner.poll(now);
         self.answer_commands(now);
+        self.tell_of_copies(now);
         done
     }
 
@@ -368,7 +414,7 @@ impl BlockDevice for Controlled {
     }
 
     fn next_wakeup(&self) -> Option<Instant> {
-        self.inner.next_wakeup()
+        earliest(self.inner.next_wakeup(), self.copies_wakeup())
     }
 
     fn cancel(&mut self, now: Instant, tag: IoTag) -> Cancelled {
@@ -458,6 +504,48 @@ mod tests {
         stop.send(()).unwrap();
         event_loop.join().unwrap();
         assert!(matches!(control.ask(Command::Show, PATIENCE), Err(ControlError::Closed { .. })));
+    }
+
+    #[test]
+    fn whoever_watches_copies_is_told_of_every_change_but_not_more_often_than_once_a_second() {
+        let disk = MemoryDisk::new(BlockSize::B4096, BlockCount(8));
+        let hang = Hang::After { requests: 0, duration: None };
+        let hung = FaultyDevice::new(disk.device(), Faults { hang, ..Faults::default() }, 1);
+        let paths: Vec<Box<dyn BlockDevice>> = vec![Box::new(hung), Box::new(disk.device())];
+        let seconds = |number| Instant::ZERO + Duration::from_secs(number);
+        let config = FailoverConfig {
+            attempt_timeout: Duration::from_secs(1),
+            quiesce_time: Duration::from_secs(20),
+            ..FailoverConfig::default()
+        };
+        let device = MultipathDevice::new(paths, config).unwrap();
+        let (mut device, _control) = Controlled::new(device, "0", Vec::new()).unwrap();
+        let (tell, told) = mpsc::channel();
+        let mut refusals = 1;
+        device.watch_copies(Box::new(move |now, copies| {
+            tell.send((now, copies.iter().map(|copy| copy.range.first().0).collect::<Vec<_>>())).unwrap();
+            refusals -= 1;
+            refusals < 0
+        }));
+        for (tag, fence) in [(1, FencePolicy::Fence), (2, FencePolicy::Unsafe)] {
+            let data = Buffer::zeroed(4096).freeze();
+            let write = IoRequest::write(IoTag(tag), Lba(tag), data, false);
+            device.submit(seconds(0), IoRequest { path: Some(PathIndex(0)), fence, ..write }).unwrap();
+        }
+        for half in 0..60 {
+            let now = Instant::ZERO + Duration::from_millis(500 * half);
+            while device.poll(now).is_some() {}
+            while device.poll_event(now).is_some() {}
+        }
+        // The refused one, the same once more after a second, and the end of the quiesce time.
+        let told: Vec<_> = told.try_iter().collect();
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert_eq!(
+            told.iter().map(|(_, copies)| copies.as_slice()).collect::<Vec<_>>(),
+            [&[1][..], &[1], &[]]
+        );
+        assert_eq!(told[1].0.since(told[0].0), COPIES_INTERVAL);
+        assert_eq!(device.copies_wakeup(), None);
     }
 
     #[test]

@@ -30,12 +30,10 @@
 //!
 //! Source: NVMe 2.1 section 9.6 (*command quiesce*) has the same problem and a time for it; FIG. 15 has none.
 //! Not here: whether a write is sent again (`failover`), and who sends it (`multipath_device`).
-//!
-//! [`FencePolicy::Unsafe`]: storage_mapping::FencePolicy::Unsafe
 
 use std::collections::VecDeque;
 
-use storage_mapping::{Instant, IoTag, Lba, PathIndex};
+use storage_mapping::{FencePolicy, Instant, IoTag, Lba, PathIndex};
 
 /// Blocks from `start` up to, not including, `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +79,10 @@ pub struct LivingCopy {
     pub range: BlockRange,
     /// When its quiesce time is over and it is assumed dead.
     pub assumed_dead_at: Instant,
+    /// What its sender asked for.
+    pub policy: FencePolicy,
+    /// It was left by who had the device open before.
+    pub is_inherited: bool,
 }
 
 /// A write that waits.
@@ -105,6 +107,8 @@ pub struct Fence {
     /// A write may have become free.
     has_changed: bool,
     late_landings: u64,
+    /// Changes of the set of living copies, those of unsafe writes left out.
+    generation: u64,
 }
 
 impl Fence {
@@ -181,25 +185,31 @@ impl Fence {
     /// An attempt of a write left a copy that may land.
     pub fn doubt(&mut self, attempt: IoTag, write: Option<usize>, copy: LivingCopy) {
         assert!(self.copies.iter().all(|(known, _, _)| *known != attempt), "an attempt is one copy");
+        self.note_change(&copy);
         self.copies.push((attempt, write, copy));
     }
 
     /// A copy that was left by who had the device open before. It holds overlapping writes until it is assumed dead.
     pub fn inherit(&mut self, copy: LivingCopy) {
-        self.inherited.push(copy);
+        self.note_change(&copy);
+        self.inherited.push(LivingCopy { is_inherited: true, ..copy });
     }
 
     /// Takes for dead the inherited copies whose time is over.
     pub fn expire_inherited(&mut self, now: Instant) {
         let before = self.inherited.len();
         self.inherited.retain(|copy| now < copy.assumed_dead_at);
-        self.has_changed |= self.inherited.len() < before;
+        if self.inherited.len() < before {
+            self.has_changed = true;
+            self.generation += 1;
+        }
     }
 
     /// The copy of an attempt is dead. Gives what it was and the write that still goes on, if it was living.
     pub fn settle(&mut self, attempt: IoTag) -> Option<(LivingCopy, Option<usize>)> {
         let at = self.copies.iter().position(|(known, _, _)| *known == attempt)?;
         let (_, write, copy) = self.copies.remove(at);
+        self.note_change(&copy);
         self.has_changed = true;
         Some((copy, write))
     }
@@ -226,6 +236,17 @@ impl Fence {
     /// Every copy that may land.
     pub fn living_copies(&self) -> impl Iterator<Item = LivingCopy> {
         self.copies.iter().map(|(_, _, copy)| *copy).chain(self.inherited.iter().copied())
+    }
+
+    /// Grows with every change of the set of living copies. Those of [`FencePolicy::Unsafe`] do not count: they come and go
+    /// with every transfer, and nobody needs to know of them later.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn note_change(&mut self, copy: &LivingCopy) {
+        self.generation += u64::from(copy.policy != FencePolicy::Unsafe);
     }
 
     /// When the next copy is assumed dead; at once if a write may be free.
@@ -263,7 +284,14 @@ mod tests {
 
     fn copy(start: u64, count: u64) -> LivingCopy {
         let assumed_dead_at = Instant::ZERO + Duration::from_secs(30);
-        LivingCopy { tag: IoTag(0), path: PathIndex(0), range: range(start, count), assumed_dead_at }
+        LivingCopy {
+            tag: IoTag(0),
+            path: PathIndex(0),
+            range: range(start, count),
+            assumed_dead_at,
+            policy: FencePolicy::Fence,
+            is_inherited: false,
+        }
     }
 
     #[test]

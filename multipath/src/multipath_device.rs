@@ -250,6 +250,12 @@ impl<S: PathSelector> MultipathDevice<S> {
         self.fence.living_copies().collect()
     }
 
+    /// Grows when [`Self::living_copies`] changes, those of unsafe writes left out.
+    #[must_use]
+    pub fn copies_generation(&self) -> u64 {
+        self.fence.generation()
+    }
+
     /// Copies that were living when the device was closed the last time, as [`Self::living_copies`] gave them, on the
     /// clock of this process: writes over their blocks are held until they are assumed dead, and they count as living
     /// until then. What is over already changes nothing. To be called before the first write.

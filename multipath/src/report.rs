@@ -126,6 +126,8 @@ pub struct CopySnapshot {
     pub blocks: u64,
     /// When it is assumed dead.
     pub assumed_dead_at: f64,
+    /// It was left by a process before this one.
+    pub is_inherited: bool,
 }
 
 /// A path changed its state.

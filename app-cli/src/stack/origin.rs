@@ -9,10 +9,12 @@ use std::path::PathBuf;
 
 use storage_mapping::device::NbdServer;
 use storage_mapping::path_address::{IscsiAddress, OpenError, Opened, PathAddress, Target, open};
+use transfer_core::driver::clock::Clock;
 
 use super::StackError;
 use crate::config::{AnyConfig, HostConfig, VolumeConfig};
 use crate::escape;
+use crate::living_copies::LivingCopies;
 
 /// The owner of sessions where no host is: one who creates a volume, or names paths by their addresses.
 const ADMINISTRATOR: &str = "admin";
@@ -20,7 +22,7 @@ const ADMINISTRATOR: &str = "admin";
 const SESSION_MAX: u8 = 63;
 
 /// A configuration, and the process that opens what it names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Origin {
     /// The file, for messages.
     pub file: PathBuf,
@@ -28,6 +30,8 @@ pub struct Origin {
     pub base: PathBuf,
     /// The process.
     pub owner: Owner,
+    /// What the processes of its host left, and the clock of this one; `None` where nothing is written for a host.
+    pub copies: Option<(LivingCopies, Clock)>,
 }
 
 /// A process that opens paths.
@@ -71,13 +75,18 @@ impl Origin {
     #[must_use]
     pub fn of_host(config: &HostConfig, is_serve: bool) -> Self {
         let owner = Owner { host: config.host.to_string(), is_serve };
-        Self { file: config.file.clone(), base: config.base.clone(), owner }
+        Self { file: config.file.clone(), base: config.base.clone(), owner, copies: None }
     }
 
     /// That of the administrator of a volume.
     #[must_use]
     pub fn of_volume(config: &VolumeConfig) -> Self {
-        Self { file: config.file.clone(), base: config.base.clone(), owner: Owner::administrator() }
+        Self {
+            file: config.file.clone(),
+            base: config.base.clone(),
+            owner: Owner::administrator(),
+            copies: None,
+        }
     }
 
     /// That of a command, whoever gives it.

@@ -89,7 +89,14 @@ impl<S: PathSelector> MultipathDevice<S> {
         let assumed_dead_at = now + self.core.quiesce_time(attempt.path);
         let flight = self.flight(index);
         let Some(range) = flight.range(block_bytes) else { return };
-        let copy = LivingCopy { tag: flight.tag, path: attempt.path, range, assumed_dead_at };
+        let copy = LivingCopy {
+            tag: flight.tag,
+            path: attempt.path,
+            range,
+            assumed_dead_at,
+            policy: flight.fence,
+            is_inherited: false,
+        };
         self.fence.doubt(attempt.tag, Some(index), copy);
     }
 

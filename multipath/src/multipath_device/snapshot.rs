@@ -66,6 +66,7 @@ impl<S: PathSelector> MultipathDevice<S> {
             lba: copy.range.first().0,
             blocks: copy.range.count(),
             assumed_dead_at: seconds(copy.assumed_dead_at),
+            is_inherited: copy.is_inherited,
         };
         Snapshot {
             version: VERSION,

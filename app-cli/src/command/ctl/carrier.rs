@@ -180,6 +180,7 @@ pub(in crate::command) fn of_addresses(addresses: &[String]) -> (Origin, DeviceC
         policy: SelectorKind::default(),
         failover: FailoverConfig::default(),
     };
-    let origin = Origin { file: "command line".into(), base: ".".into(), owner: Owner::administrator() };
+    let origin =
+        Origin { file: "command line".into(), base: ".".into(), owner: Owner::administrator(), copies: None };
     (origin, config)
 }

@@ -64,11 +64,12 @@ fn device_fields(device: &Device) -> Vec<(String, String)> {
     }
     let copies = device.living_copies.iter().map(|copy| {
         let value = format!(
-            "{} blocks from {} on path {}, assumed dead in {}",
+            "{} blocks from {} on path {}, assumed dead in {}{}",
             copy.blocks,
             copy.lba,
             copy.path,
-            age(copy.assumed_dead_at - device.at)
+            age(copy.assumed_dead_at - device.at),
+            if copy.is_inherited { " (inherited)" } else { "" }
         );
         field("may still land", value)
     });

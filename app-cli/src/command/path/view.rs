@@ -89,6 +89,7 @@ pub(super) struct Copy {
     pub(super) lba: u64,
     pub(super) blocks: u64,
     pub(super) assumed_dead_at: f64,
+    pub(super) is_inherited: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
