@@ -224,7 +224,7 @@ fn the_socket_is_for_its_user_and_nonsense_does_no_harm() {
     assert!(error(&[&[b'['; 4000][..], b"\n"].concat()).contains("this is no request"));
     assert!(error(b"{\"version\":2,\"command\":\"show\"}\n").contains("version 2"));
     assert!(error(b"{\"version\":1,\"command\":\"format\"}\n").contains("this is no request"));
-    assert!(error(&[b'x'; 5000]).contains("more than 4096 bytes"));
+    assert!(error(&[b'x'; 65_536]).contains("more than 65536 bytes"));
     let policy = b"{\"version\":1,\"command\":\"policy\",\"device\":\"disk0\",\"policy\":\"\\u001b[31m\"}\n";
     assert!(error(policy).contains("there is no selector"));
     assert_eq!(send(&lab, b"{\"version\":1,\"command\":\"show\",\"more\":3}\n")["version"], 1);
