@@ -294,6 +294,9 @@ impl CommandError {
             Self::Config(_)
             | Self::ControlCommand { .. }
             | Self::ControlEphemeral { .. }
+            | Self::ControlSession(crate::control_session::SessionError::Stack(StackError::Address {
+                ..
+            }))
             | Self::ControlStays { .. }
             | Self::CopyRequest(_)
             | Self::DrillNotConfirmed { .. }
@@ -306,6 +309,7 @@ impl CommandError {
             | Self::NotALab(_)
             | Self::PathMissing { .. }
             | Self::SeveralExports { .. }
+            | Self::Stack(StackError::Address { .. })
             | Self::UnknownPeer { .. } => Exit::Usage,
             Self::StateDir(StateDirError::Busy { .. })
             | Self::Host(HostError::StateDir(StateDirError::Busy { .. }))
