@@ -1,16 +1,19 @@
 //! From a virtual machine's command to the router of the disk that it is for, and back.
 //!
-//! Keeps true: GOOD is said only where the router says that the command was executed; whoever has a descriptor of a disk
-//! reaches that disk and no other. Not here: the bytes (`protocol`), the socket (`server`).
+//! Keeps true: GOOD is said only where the router says that the command was executed, and of a release also where no nexus of
+//! ours holds; whoever has a descriptor of a disk reaches that disk and no other. Not here: the bytes (`protocol`), the
+//! socket (`server`).
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use multipath::PATH_COUNT_MAX;
 use multipath::control::{Answer, Command, Control};
 use multipath::out_of_band::{Certainty, CommandOutcome, CommandRequest, Conclusion};
 use nix::sys::stat::{FileStat, SFlag, fstat};
+use storage_mapping::PathIndex;
 use storage_mapping::control_port::{Cdb, CommandBytes, ControlCommand, ControlReply, Transfer};
 
 use super::protocol::{PrRequest, PrResponse};
@@ -80,16 +83,44 @@ impl Executor for Disks {
     fn execute(&self, disk: BorrowedFd<'_>, request: &PrRequest, parameters: Vec<u8>) -> PrResponse {
         let known = DiskKey::of_descriptor(disk).ok().and_then(|key| self.by_key.get(&key));
         let Some(control) = known else { return check(NO_SUCH_DISK) };
-        let asked = control
-            .ask(Command::Send(Box::new(command(request, parameters))), COMMAND_PATIENCE + LOOP_PATIENCE);
-        match asked {
-            Ok(Answer::Sent(outcome)) => {
-                tracing::info!(device = control.device(), "{}", outcome.record);
-                response(&outcome)
-            }
-            Ok(_) | Err(_) => check(UNKNOWN),
+        let command = command(request, parameters);
+        match ask(control, &command) {
+            Some(outcome) if had_no_effect(&outcome) => ask_the_holder(control, &command, &outcome),
+            Some(outcome) => response(&outcome),
+            None => check(UNKNOWN),
         }
     }
+}
+
+/// Sends a command; `None`: the loop of the disk has no answer.
+fn ask(control: &Control, command: &CommandRequest) -> Option<CommandOutcome> {
+    let asked = control.ask(Command::Send(Box::new(command.clone())), COMMAND_PATIENCE + LOOP_PATIENCE);
+    let Ok(Answer::Sent(outcome)) = asked else { return None };
+    tracing::info!(device = control.device(), "{}", outcome.record);
+    Some(*outcome)
+}
+
+fn had_no_effect(outcome: &CommandOutcome) -> bool {
+    matches!(&outcome.conclusions[..], [one] if one.certainty == Certainty::NoEffect)
+}
+
+/// A release that had no effect went over a nexus that does not hold; to a virtual machine all of ours are one. Sends it over
+/// one path after the other; where none of them holds, what came first is the answer.
+fn ask_the_holder(control: &Control, command: &CommandRequest, first: &CommandOutcome) -> PrResponse {
+    for path in (0..PATH_COUNT_MAX).map(PathIndex) {
+        let Some(outcome) = ask(control, &CommandRequest { path: Some(path), ..command.clone() }) else {
+            return check(UNKNOWN);
+        };
+        let record = &outcome.record;
+        let is_beyond_the_last = record.candidates.is_empty() && record.rejected.len() <= path.0;
+        if is_beyond_the_last {
+            break;
+        }
+        if !had_no_effect(&outcome) && record.chosen.is_some() {
+            return response(&outcome);
+        }
+    }
+    response(first)
 }
 
 fn check((key, asc, ascq): (u8, u8, u8)) -> PrResponse {
@@ -129,7 +160,7 @@ fn told(conclusion: &Conclusion) -> PrResponse {
 
 #[cfg(test)]
 mod tests {
-    use storage_mapping::{CopyFate, PathIndex};
+    use storage_mapping::CopyFate;
 
     use super::*;
 
