@@ -481,7 +481,7 @@ impl<S: PathSelector> Failover<S> {
     }
 
     /// Probes a path at once, however lately something succeeded.
-    pub(crate) fn call(&mut self, now: Instant, path: PathIndex) {
+    fn call(&mut self, now: Instant, path: PathIndex) {
         self.paths[path.0].is_called = true;
         self.probe_now(now, path);
     }

@@ -74,7 +74,11 @@ fn wait_for_live(bench: &mut Bench, down: &[bool], history: &[String], seed: u64
     let end = bench.now + Duration::from_secs(60);
     let is_out = |(path, is_down): (_, &bool)| !is_down && !is_in_use(path);
     while bench.device.status().iter().map(|path| path.state).zip(down).any(is_out) {
-        assert!(bench.now < end, "seed {seed}: a path that answers is not in use: {history:#?}");
+        assert!(
+            bench.now < end,
+            "seed {seed}: a path that answers is not in use: {history:#?}\n{:#?}",
+            bench.device.explanation().events().collect::<Vec<_>>()
+        );
         bench.wait(Duration::from_secs(1));
     }
 }

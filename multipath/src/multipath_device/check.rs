@@ -1,7 +1,7 @@
 //! What the device reads on its own account: probes, and comparisons with a path in use.
 //!
-//! Keeps true: a path has one probe, or one comparison, at a time, with buffers of its own; a probe that takes too long is held
-//! against its path only if the path did nothing else in the meantime. Not here: when a probe is due and what follows
+//! Keeps true: a path has one probe, or one comparison, at a time, with buffers of its own; a read that takes too long is held
+//! against its path, be it the one that is compared with, only if the path did nothing else in the meantime. Not here: when a probe is due and what follows
 //! from it (`failover`), the comparison (`proof`).
 
 use storage_mapping::block::time::earliest;
@@ -124,23 +124,27 @@ impl<S: PathSelector> MultipathDevice<S> {
     pub(super) fn give_up_own_read(&mut self, now: Instant, attempt: &Attempt) {
         match attempt.purpose {
             Purpose::Proof { of } => {
-                // Which of the two is silent, a probe of each tells.
+                // The path in use may hang as well: its probe may be out already, and without an answer.
                 if attempt.path != of {
-                    self.core.call(now, attempt.path);
+                    self.hold_silence_against(now, attempt);
                 }
                 self.end_comparison(now, of, Step::Undecided);
             }
             Purpose::Probe { .. } => {
                 let place = self.attempts.entry(attempt.tag).expect("the attempt was seen just now");
                 place.purpose = Purpose::Probe { is_late: true };
-                // It may queue behind data that flow.
-                if self.core.last_success(attempt.path) < attempt.since {
-                    let error = ErrorSource::Deadline.into();
-                    let hung = Classified { path: PathAction::Fail, ..classify(&error, &OWN_READ) };
-                    self.core.handle_error(now, attempt.path, (attempt.tag, attempt.since), &hung, error);
-                }
+                self.hold_silence_against(now, attempt);
             }
             Purpose::Flight(_) | Purpose::Orphan { .. } | Purpose::Forgotten => {}
+        }
+    }
+
+    /// A path in use left a read of our own without an answer, which may queue behind data that flow.
+    fn hold_silence_against(&mut self, now: Instant, attempt: &Attempt) {
+        if self.core.last_success(attempt.path) < attempt.since {
+            let error = ErrorSource::Deadline.into();
+            let hung = Classified { path: PathAction::Fail, ..classify(&error, &OWN_READ) };
+            self.core.handle_error(now, attempt.path, (attempt.tag, attempt.since), &hung, error);
         }
     }
 }
