@@ -306,7 +306,11 @@ mod tests {
         assert_eq!(judged_after(&[], None), Found::Done);
         assert_eq!(judged_after(&[0x22], None), Found::Undecided);
         assert_eq!(judged_after(&[0x22], had_key(0)), Found::Done);
-        assert_eq!(judged_after(&[0x11], had_key(0)), Found::Undecided, "it may be that of a nexus of before");
+        assert_eq!(
+            judged_after(&[0x11], had_key(0)),
+            Found::Undecided,
+            "it may be that of a nexus of before"
+        );
         assert_eq!(judged_after(&[0x11], had_key(1)), Found::Undecided, "it may be that of the other nexus");
         let preempt = ReserveOut::new(ReserveOutAction::Preempt, kind, 0x11, 0x22).command();
         assert_eq!((judged(&[0x22], &preempt), judged(&[0x11], &preempt)), (Found::Undone, Found::Done));
