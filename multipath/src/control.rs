@@ -438,11 +438,14 @@ pub type Controls = BTreeMap<String, Control>;
 mod tests {
     use std::thread;
 
-    use storage_mapping::device::{Faults, FaultyDevice, Hang, MemoryDisk};
+    use storage_mapping::control_port::{Cdb, CommandBytes, ControlCommand, Transfer};
+    use storage_mapping::device::{Faults, FaultyDevice, Hang, MemoryDisk, StorageSystem};
+    use storage_mapping::scsi::reservations::ReservationType;
     use storage_mapping::{BlockCount, BlockSize, Buffer, Lba, wait};
 
     use super::*;
     use crate::failover::FailoverConfig;
+    use crate::out_of_band::ReservationResult;
 
     const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -561,5 +564,103 @@ mod tests {
         assert!(said(&mut device, Command::SwitchGroup(7)).contains("priority 7"));
         // The one who did not wait is no harm to the next poll.
         assert!(device.poll(Instant::ZERO).is_none());
+    }
+
+    /// Two paths of a simulated unit that take control commands, each answered after 1 ms.
+    fn simulated() -> (Controlled, Control) {
+        let text = "block 512\ndisk d0 1MiB\ngroup g0\nport p0 group=g0 latency=1ms\n\
+                    port p1 group=g0 latency=1ms\nvolume v0 concatenated d0@0+1MiB\n";
+        let system = StorageSystem::new(&text.parse().unwrap()).unwrap();
+        let path = |port| Box::new(system.path("host1", port, "v0").unwrap()) as Box<dyn BlockDevice>;
+        let device = MultipathDevice::new(vec![path("p0"), path("p1")], FailoverConfig::default()).unwrap();
+        Controlled::new(device, "0", vec!["sim:a".to_owned(), "sim:b".to_owned()]).unwrap()
+    }
+
+    /// Lets an operator ask in a thread of his own, and virtual time go on until he is answered.
+    fn asked(device: &mut Controlled, control: &Control, command: Command) -> Result<Answer, ControlError> {
+        let operator = {
+            let control = control.clone();
+            thread::spawn(move || control.ask(command, PATIENCE))
+        };
+        let mut descriptors = Vec::new();
+        device.wait_on(&mut descriptors);
+        let mut now = Instant::ZERO;
+        while !operator.is_finished() {
+            assert!(device.poll(now).is_none());
+            while device.poll_event(now).is_some() {}
+            if device.waiting.is_empty() {
+                // Until he has asked, or has his answer.
+                wait::wait(&descriptors, Some(Duration::from_millis(10)));
+            } else {
+                now = device.next_wakeup().map_or(now, |at| at.max(now));
+            }
+        }
+        operator.join().unwrap()
+    }
+
+    fn inquiry(path: usize) -> Command {
+        let bytes = CommandBytes::Scsi(Cdb::new(&[0x12, 0, 0, 0, 96, 0]).unwrap());
+        let command = ControlCommand { bytes, transfer: Transfer::In(96) };
+        Command::Send(Box::new(CommandRequest::new(command, Some(PathIndex(path)), Duration::from_secs(1))))
+    }
+
+    #[test]
+    fn a_control_command_is_answered_when_it_ends() {
+        let (mut device, control) = simulated();
+        let Ok(Answer::Sent(outcome)) = asked(&mut device, &control, inquiry(1)) else {
+            panic!("no outcome")
+        };
+        assert!(outcome.is_done(), "{}", outcome.record);
+        assert_eq!(outcome.record.chosen, Some(PathIndex(1)));
+        let Ok(Answer::CommandRecords(records)) =
+            asked(&mut device, &control, Command::CommandRecords { most: 5 })
+        else {
+            panic!("no records")
+        };
+        assert_eq!(records.len(), 1);
+        let error = asked(&mut device, &control, inquiry(2)).unwrap_err();
+        assert_eq!(error.to_string(), "device 0 has no path 2: its paths are 0 to 1");
+        assert!(device.waiting.is_empty(), "nobody waits any more");
+    }
+
+    #[test]
+    fn reservations_are_answered_when_all_their_steps_have_ended() {
+        let (mut device, control) = simulated();
+        let kind = ReservationType::WriteExclusiveRegistrantsOnly;
+        for operation in [
+            ReservationOperation::Reserve { kind },
+            ReservationOperation::Register { base: 0x10 },
+            ReservationOperation::Reserve { kind },
+            ReservationOperation::Release,
+        ] {
+            let command = Command::Reserve { operation, patience: Duration::from_secs(1) };
+            let Ok(Answer::Reserved(outcome)) = asked(&mut device, &control, command) else {
+                panic!("no outcome")
+            };
+            let has_key = device.inner.nexus_ledger().is_registered(PathIndex(1));
+            let expected = if has_key { ReservationResult::Done } else { ReservationResult::NoPath };
+            assert_eq!(outcome.result, expected, "{operation:?}: {outcome:?}");
+        }
+        let Ok(Answer::Nexuses { ledger, .. }) = asked(&mut device, &control, Command::Nexuses) else {
+            panic!("no ledger")
+        };
+        let keys: Vec<_> = ledger.nexuses().map(|(_, nexus)| nexus.key).collect();
+        assert_eq!((keys, ledger.holder()), (vec![Some(0x10), Some(0x11)], None));
+    }
+
+    #[test]
+    fn an_operator_who_went_away_leaves_nothing_behind() {
+        let (mut device, control) = simulated();
+        assert!(matches!(
+            control.ask(inquiry(0), Duration::from_millis(1)),
+            Err(ControlError::Silent { .. })
+        ));
+        let mut now = Instant::ZERO;
+        for _ in 0..100 {
+            assert!(device.poll(now).is_none());
+            now = now + Duration::from_millis(1);
+        }
+        assert!(device.waiting.is_empty());
+        assert_eq!(device.inner.command_records().count(), 1, "it ran all the same");
     }
 }

@@ -3,12 +3,9 @@
 
 mod out_of_band_support;
 
-use std::time::Duration;
-
 use multipath::out_of_band::{Certainty, CommandOutcome, Mode};
-use out_of_band_support::{Bench, PATIENCE, inquiry, out, raw, register};
+use out_of_band_support::{Bench, PATIENCE, faults, inquiry, out, raw, register};
 use storage_mapping::control_port::{ControlCommand, Transfer};
-use storage_mapping::device::storage_system::{Attention, CommandFault};
 use storage_mapping::scsi::reservations::ReserveOutAction;
 
 /// A command, how it is counted, and whether its effect is there.
@@ -72,37 +69,6 @@ fn cases() -> Vec<Case> {
             !bench.keys().contains(&2)
         }),
     ]
-}
-
-fn faults() -> Vec<Option<CommandFault>> {
-    let second = Duration::from_secs(1);
-    let state = |word: &str| word.parse().expect("an access state");
-    [
-        CommandFault::Refused,
-        CommandFault::NotSent,
-        CommandFault::Lost { lands: None },
-        CommandFault::Lost { lands: Some(second) },
-        CommandFault::Hang(Some(second)),
-        CommandFault::Hang(Some(PATIENCE * 2)),
-        CommandFault::Hang(None),
-        CommandFault::Busy,
-        CommandFault::TaskSetFull,
-        CommandFault::Attention(Attention::CAPACITY_CHANGED),
-        CommandFault::Deferred(Attention { asc: 0x11, ascq: 0 }),
-        CommandFault::NexusLost,
-        CommandFault::Access(state("standby")),
-        CommandFault::Access(state("unavailable")),
-        CommandFault::Access(state("transitioning")),
-        CommandFault::AnswerLost,
-        CommandFault::AnswerHang(Some(PATIENCE * 2)),
-        CommandFault::AnswerHang(None),
-        CommandFault::NexusLostAfter,
-        CommandFault::AccessAfter(state("standby")),
-    ]
-    .into_iter()
-    .map(Some)
-    .chain([None])
-    .collect()
 }
 
 /// Two paths with keys 1 and 2; the first holds a reservation where the command is a RELEASE.

@@ -10,7 +10,7 @@ use storage_mapping::control_port::{
     Cdb, CommandBytes, ControlCommand, ControlReply, ControlRequest, Transfer,
 };
 use storage_mapping::device::StorageSystem;
-use storage_mapping::device::storage_system::{CommandFault, Executions, PathName, SimulatedPath};
+use storage_mapping::device::storage_system::{Attention, CommandFault, Executions, PathName, SimulatedPath};
 use storage_mapping::scsi::reservations::{
     FullStatus, ReservationType, ReserveIn, ReserveInAction, ReserveOut, ReserveOutAction,
 };
@@ -197,4 +197,36 @@ pub(crate) fn out(action: ReserveOutAction, key: u64, action_key: u64) -> Contro
 
 pub(crate) fn register(new: u64) -> ControlCommand {
     out(ReserveOutAction::RegisterAndIgnore, 0, new)
+}
+
+/// What can befall a command, and nothing.
+pub(crate) fn faults() -> Vec<Option<CommandFault>> {
+    let second = Duration::from_secs(1);
+    let state = |word: &str| word.parse().expect("an access state");
+    [
+        CommandFault::Refused,
+        CommandFault::NotSent,
+        CommandFault::Lost { lands: None },
+        CommandFault::Lost { lands: Some(second) },
+        CommandFault::Hang(Some(second)),
+        CommandFault::Hang(Some(PATIENCE * 2)),
+        CommandFault::Hang(None),
+        CommandFault::Busy,
+        CommandFault::TaskSetFull,
+        CommandFault::Attention(Attention::CAPACITY_CHANGED),
+        CommandFault::Deferred(Attention { asc: 0x11, ascq: 0 }),
+        CommandFault::NexusLost,
+        CommandFault::Access(state("standby")),
+        CommandFault::Access(state("unavailable")),
+        CommandFault::Access(state("transitioning")),
+        CommandFault::AnswerLost,
+        CommandFault::AnswerHang(Some(PATIENCE * 2)),
+        CommandFault::AnswerHang(None),
+        CommandFault::NexusLostAfter,
+        CommandFault::AccessAfter(state("standby")),
+    ]
+    .into_iter()
+    .map(Some)
+    .chain([None])
+    .collect()
 }
