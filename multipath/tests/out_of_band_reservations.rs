@@ -13,6 +13,7 @@ use std::time::Duration;
 use multipath::PathState;
 use multipath::out_of_band::{ReservationOperation, ReservationOutcome, ReservationResult};
 use out_of_band_support::{Bench, KIND, PATIENCE};
+use storage_mapping::device::storage_system::CommandFault;
 
 const BASE: u64 = 0x1000;
 
@@ -107,6 +108,12 @@ fn schedule(seed: u64) {
             down[path] = change != "clear" && change != "end-nexus";
             history.push(format!("{path} {change}"));
         }
+        if change == "clear" || change == "end-nexus" {
+            // As soon as the layer can know: a path that has lost its key, or may have, must not carry it.
+            bench.turn();
+            let done = bench.io(true, Duration::from_secs(90)).map(|done| done.outcome);
+            assert_eq!(done, Some(Ok(())), "seed {seed}: {history:#?}");
+        }
         // What hangs may still be taken for a path in use; what answers is one soon.
         bench.wait(Duration::from_secs(3));
         wait_for_live(&mut bench, &down, &history, seed);
@@ -149,7 +156,11 @@ fn schedule(seed: u64) {
     // What was sent over a path that hung lands late, and is to find no key.
     let was_held = |of: &str| lines.iter().any(|line| name(line) == of && line.ends_with(" held"));
     for line in lines.iter().filter(|line| line.contains("failed: SCSI status 18h")) {
-        assert!(was_held(&name(line)), "seed {seed}: a path without its key: {line}\n{history:#?}");
+        assert!(
+            was_held(&name(line)),
+            "seed {seed}: a path without its key: {line}\n{history:#?}\n{}",
+            lines.join("\n")
+        );
     }
 }
 
@@ -158,4 +169,51 @@ fn reservations_on_paths_of_which_some_are_down_end_as_the_model_says() {
     let count = if std::env::var_os("DISKWIRE_FULL").is_some() { 10_000 } else { 300 };
     let first = std::env::var("DISKWIRE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     (first..first + count).for_each(schedule);
+}
+
+#[test]
+fn what_may_still_land_changes_nothing_behind_a_later_operation() {
+    let mut bench = Bench::new(2, "");
+    assert_eq!(
+        reserve(&mut bench, ReservationOperation::Register { base: BASE }).result,
+        ReservationResult::Done
+    );
+    bench.apply("path host1/p0/v0 hang forever");
+    // Over the path that hangs first, as that is not known yet.
+    let outcome = reserve(&mut bench, ReservationOperation::Reserve { kind: KIND });
+    assert_eq!(outcome.result, ReservationResult::Done);
+    let steps: Vec<usize> = outcome.steps.iter().map(|(path, _)| path.0).collect();
+    assert_eq!(steps[..2], [0, 1], "{outcome:?}");
+    assert_eq!(bench.keys(), [BASE + 1], "what comes over path 0 is to conflict");
+    assert_eq!(reserve(&mut bench, ReservationOperation::Release).result, ReservationResult::Done);
+    bench.apply("path host1/p0/v0 clear");
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(bench.holder(), None, "the RESERVE of before did not land");
+    assert_eq!(bench.keys(), [BASE, BASE + 1]);
+}
+
+#[test]
+fn a_path_whose_key_takes_its_time_to_come_back_carries_nothing_meanwhile() {
+    let mut bench = Bench::new(2, "target registrations=login");
+    let operations =
+        [ReservationOperation::Register { base: BASE }, ReservationOperation::Reserve { kind: KIND }];
+    for operation in operations {
+        assert_eq!(reserve(&mut bench, operation).result, ReservationResult::Done);
+    }
+    bench.apply("path host1/p1/v0 end-nexus");
+    bench.turn();
+    // The registration is put back after a second; the path answers probes at once.
+    bench.arm(1, 0x5f, CommandFault::Hang(Some(Duration::from_secs(1))));
+    let end = bench.now + Duration::from_secs(3);
+    let mut count = 0;
+    while bench.now < end {
+        let done = bench.io(true, Duration::from_secs(1)).expect("the other path carries it");
+        assert_eq!(done.outcome, Ok(()));
+        bench.wait(Duration::from_millis(10));
+        count += 1;
+    }
+    let lines = bench.system.event_lines();
+    assert!(!lines.iter().any(|line| line.contains("failed: SCSI status 18h")), "{}", lines.join("\n"));
+    assert!(count > 100 && lines.iter().any(|line| line.contains("host1/p1/v0") && line.contains("landed")));
+    assert_eq!(bench.device.status()[1].state, PathState::Active);
 }

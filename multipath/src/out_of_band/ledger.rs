@@ -409,3 +409,58 @@ impl NexusRecord {
         self.wanted.is_some() || self.key.is_some() || !self.mode_pages.is_empty() || self.prevents.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use storage_mapping::scsi::reservations::ReservationType;
+    use storage_mapping::{CopyFate, Effect};
+
+    use super::*;
+    use crate::out_of_band::command_table::UNKNOWN;
+
+    const A: PathIndex = PathIndex(0);
+    const B: PathIndex = PathIndex(1);
+
+    fn good(ledger: &mut Ledger, path: PathIndex, out: &ReserveOut, is_late: bool) {
+        let (outcome, certainty) = (Ok(()), Certainty::Executed);
+        let (classified, attention) = (None, None);
+        let (effect, copy) = (Effect::Full, CopyFate::Dead);
+        let reading = Reading { outcome, classified, certainty, effect, copy, attention };
+        let command = out.command();
+        let end = if is_late { Ledger::handle_late_end } else { Ledger::handle_end };
+        end(ledger, Instant::ZERO, path, (&command, &UNKNOWN), &reading, None);
+    }
+
+    fn registered() -> Ledger {
+        let mut ledger = Ledger::new(2);
+        for (path, key) in [(A, 1), (B, 2)] {
+            let register = ReserveOut::new(ReserveOutAction::Register, ReservationType::NONE, 0, key);
+            good(&mut ledger, path, &register, false);
+        }
+        ledger
+    }
+
+    #[test]
+    fn a_pre_emption_that_ends_late_takes_the_key_and_not_the_wish_for_it() {
+        let preempt = ReserveOut::new(ReserveOutAction::Preempt, ReservationType::WriteExclusive, 2, 1);
+        let mut ledger = registered();
+        good(&mut ledger, B, &preempt, true);
+        assert_eq!((ledger.nexus(A).key, ledger.nexus(A).wanted), (None, Some(1)));
+        assert!(ledger.bare().contains(A), "it is put back before I/O goes on");
+        // In time, it is what the caller wants.
+        let mut ledger = registered();
+        good(&mut ledger, B, &preempt, false);
+        assert_eq!((ledger.nexus(A).key, ledger.nexus(A).wanted), (None, None));
+    }
+
+    #[test]
+    fn a_registration_that_ends_late_lifts_no_fence() {
+        let mut ledger = registered();
+        let preempted = Event { asc: 0x2a, ascq: 0x05 };
+        ledger.handle_attention(Instant::ZERO, A, preempted, false);
+        assert!(ledger.is_fenced());
+        let register = ReserveOut::new(ReserveOutAction::Register, ReservationType::NONE, 0, 1);
+        good(&mut ledger, A, &register, true);
+        assert!(ledger.is_fenced());
+    }
+}
