@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use storage_mapping::control_port::{CommandBytes, ControlReply};
+use storage_mapping::device::control_node::explain_refusal;
 use storage_mapping::scsi::status;
 use storage_mapping::{CopyFate, Effect, Instant, IoError, PathIndex};
 
@@ -257,6 +258,16 @@ pub struct Record {
     pub advice: Option<&'static str>,
 }
 
+impl Record {
+    /// What would let the command out, in one line, where the kernel of this host did not; `None` where that is not what
+    /// happened.
+    #[must_use]
+    pub fn remedy(&self) -> Option<String> {
+        let own = self.attempts.iter().filter(|attempt| attempt.verify.is_none());
+        own.filter_map(|attempt| attempt.outcome.err()).find_map(|error| explain_refusal(&self.bytes, error))
+    }
+}
+
 /// What became of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandOutcome {
@@ -332,8 +343,11 @@ impl fmt::Display for Record {
         }
         self.attempts.iter().try_for_each(|attempt| writeln!(f, "{attempt}"))?;
         self.remarks.iter().try_for_each(|remark| writeln!(f, "{remark}"))?;
-        match self.advice {
-            Some(advice) => writeln!(f, "to find out whether it was executed: {advice}"),
+        if let Some(advice) = self.advice {
+            writeln!(f, "to find out whether it was executed: {advice}")?;
+        }
+        match self.remedy() {
+            Some(remedy) => writeln!(f, "{remedy}"),
             None => Ok(()),
         }
     }

@@ -87,6 +87,8 @@ pub struct ReservationOutcome {
     pub steps: Vec<(PathIndex, Conclusion)>,
     /// Paths that are down, and get what they lack when they return.
     pub later: PathSet,
+    /// What would let its commands out, where the kernel of this host did not.
+    pub remedy: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +178,7 @@ impl Reservations {
             retaken: Vec::new(),
             had: router.ledger().nexuses().filter_map(|(_, nexus)| nexus.key.or(nexus.wanted)).collect(),
             rejoins: 0,
-            outcome: ReservationOutcome { id, result, steps, later },
+            outcome: ReservationOutcome { id, result, steps, later, remedy: None },
         };
         let down = all.without(up);
         let end = match operation {
@@ -392,9 +394,11 @@ impl Running {
 
     /// What the steps say together, where none did it.
     fn worst(&self) -> ReservationResult {
-        let is_unknown = |(_, step): &(PathIndex, Conclusion)| step.certainty == Certainty::Unknown;
-        if self.outcome.steps.iter().any(is_unknown) {
+        let is = |certainty| move |(_, step): &(PathIndex, Conclusion)| step.certainty == certainty;
+        if self.outcome.steps.iter().any(is(Certainty::Unknown)) {
             ReservationResult::Unknown
+        } else if self.outcome.steps.iter().all(is(Certainty::NotExecuted)) {
+            ReservationResult::NoPath
         } else {
             ReservationResult::Conflict { holder: None }
         }
@@ -407,6 +411,8 @@ impl Running {
         outcome: &CommandOutcome,
     ) -> Option<ReservationResult> {
         let path = self.pending.remove(&outcome.id).expect("it was found by that");
+        let remedy = &mut self.outcome.remedy;
+        *remedy = remedy.take().or_else(|| outcome.record.remedy());
         if let Some(conclusion) = outcome.conclusions.first() {
             self.ended.push((conclusion.path.unwrap_or(path), conclusion.clone()));
         }

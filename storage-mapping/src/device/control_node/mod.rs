@@ -123,10 +123,13 @@ pub fn explain_refusal(command: &CommandBytes, error: IoError) -> Option<String>
     let errno = Errno::from_raw(code);
     let may_not = matches!(errno, Errno::EPERM | Errno::EACCES);
     match command {
-        CommandBytes::Scsi(cdb) if may_not || errno == Errno::EBADF => Some(format!(
-            "the kernel does not let this program send {cdb} over this node: a block node takes what is neither reading nor a \
-             common question (persistent reserve in and out are neither) with CAP_SYS_RAWIO only. Run it as root or with \
-             that capability, or name the disk's /dev/sgN, which asks no more than to be opened for writing"
+        // A block node asks for what is neither reading nor a common question: reservations are neither.
+        CommandBytes::Scsi(cdb) if may_not => Some(format!(
+            "the kernel sends {cdb} over a block node only for a program with CAP_SYS_RAWIO: run this one as root or with \
+             that capability"
+        )),
+        CommandBytes::Scsi(cdb) if errno == Errno::EBADF => Some(format!(
+            "the kernel sends {cdb} only over a node that was opened for writing: give this program the right to write to it"
         )),
         CommandBytes::Nvme(fields) if may_not => Some(format!(
             "the kernel does not let this program send opcode {:02x}h: that needs CAP_SYS_ADMIN: run it as root, or as a \
@@ -162,6 +165,8 @@ mod tests {
         let scsi = CommandBytes::Scsi(Cdb::new(&[0x5f, 0, 0, 0, 0, 0, 0, 0, 24, 0]).unwrap());
         let line = explain_refusal(&scsi, IoError::errno(Errno::EPERM as i32)).unwrap();
         assert!(line.contains("CAP_SYS_RAWIO") && line.contains("5f 00"), "{line}");
+        let line = explain_refusal(&scsi, IoError::errno(Errno::EBADF as i32)).unwrap();
+        assert!(line.contains("right to write"), "{line}");
         let nvme = CommandBytes::Nvme(crate::control_port::NvmeFields { is_io: true, ..Default::default() });
         let line = explain_refusal(&nvme, IoError::errno(Errno::EACCES as i32)).unwrap();
         assert!(line.contains("CAP_SYS_ADMIN"), "{line}");
