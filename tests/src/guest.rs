@@ -10,7 +10,8 @@
 //!                      └── NVMe controller 1 ──── $controller1, $namespace1
 //! ```
 //!
-//! * [`target`]: the iSCSI target.
+//! * [`target`]: the iSCSI target;
+//! * [`tools`]: what the programs say that ours are compared with.
 //!
 //! The shell of a step knows the nodes by these names. Programs of the host run in the guest with their own libraries.
 //!
@@ -18,6 +19,7 @@
 //! Not here: what a step should say (the tests); how the guest is made (`tests/guest/guest.sh`).
 
 pub mod target;
+pub mod tools;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -225,7 +227,7 @@ impl Guest {
             name(format!("namespace{controller}"), format!("ls {folder} | grep \"^nvme.*n1$\""));
         }
         for (name, shell) in &self.steps {
-            writeln!(text, "echo '{BEGIN}{name}'\n{{ {shell}\n}}\necho; echo \"{END}$?\"")
+            writeln!(text, "echo '{BEGIN}{name}'\n{{ {shell}\n}}\nstatus=$?\necho; echo \"{END}$status\"")
                 .expect("text takes text");
         }
         text

@@ -14,6 +14,7 @@ use storage_mapping::scsi::reservations::{KeyList, ReservationReport};
 use storage_mapping::scsi::sense::Sense;
 use storage_mapping::scsi::vpd::{DesignatorValue, Page, Vpd};
 use system_tests::guest::target::Target;
+use system_tests::guest::tools::{bytes, labelled, listed_keys, numbers, shown_reservation};
 use system_tests::guest::{Answers, Guest};
 use system_tests::real_paths::{find_program, skip};
 
@@ -195,30 +196,6 @@ fn data(answers: &Answers, step: &str, name: &str) -> Vec<u8> {
     bytes(&lines["data"])
 }
 
-fn bytes(hexadecimal: &str) -> Vec<u8> {
-    let pair = |at| u8::from_str_radix(&hexadecimal[at..at + 2], 16).expect("hexadecimal");
-    (0..hexadecimal.len()).step_by(2).map(pair).collect()
-}
-
-/// The numbers of a text such as `PQual=0  [AERC=0]  version=0x05`.
-fn numbers(text: &str) -> BTreeMap<&str, u64> {
-    let parse = |text: &str| match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    };
-    let words = text.split(|c: char| c.is_whitespace() || "[](),".contains(c));
-    words
-        .filter_map(|word| word.split_once('='))
-        .filter_map(|(name, value)| Some((name, parse(value)?)))
-        .collect()
-}
-
-/// What stands after the label, in the line that has it.
-fn labelled<'a>(text: &'a str, label: &str) -> &'a str {
-    let found = text.lines().find_map(|line| line.trim().strip_prefix(label));
-    found.unwrap_or_else(|| panic!("no {label} in {text}")).trim()
-}
-
 /// The sense of a command, as key, code and qualifier.
 fn sense(lines: &Lines) -> (u8, u8, u8) {
     Sense::parse(&bytes(&lines["sense"])).expect("sense data").triple()
@@ -229,7 +206,7 @@ fn inquiry_agrees_with_sg_inq() {
     let Some(answers) = answers("inquiry_agrees_with_sg_inq") else { return };
     for path in PATHS {
         let ours = data(answers, &format!("ours {path}"), "inquiry");
-        let raw = bytes(&answers.of(&format!("sg_inq raw {path}")).text.replace('\n', ""));
+        let raw = bytes(&answers.of(&format!("sg_inq raw {path}")).text);
         let short = data(answers, &format!("ours {path}"), INQUIRY_36);
         assert_eq!((short.len(), &short[..]), (36, &raw[..36]), "{path}");
         assert!(ours[36..].starts_with(&raw[36..]), "{path}: {ours:02x?} and {raw:02x?}");
@@ -274,7 +251,7 @@ fn pages_agree_with_sg_vpd() {
                 &format!("ours {path}"),
                 &format!("vpd:{}", code.trim_start_matches("0").max("0")),
             );
-            let raw = bytes(&answers.of(&format!("sg_vpd raw {code} {path}")).text.replace('\n', ""));
+            let raw = bytes(&answers.of(&format!("sg_vpd raw {code} {path}")).text);
             assert!(raw.len() > 4 && ours.starts_with(&raw), "{path}: {ours:02x?} and {raw:02x?}");
             let vpd = Vpd::parse(&ours).expect("a page");
             assert!(vpd.is_whole, "{path}: {vpd:?}");
@@ -345,29 +322,28 @@ fn two_nodes_of_a_path_are_one_nexus_and_two_paths_are_two() {
     assert_ne!(nexus("disk0_0").1, nexus("disk1_0").1);
 }
 
-/// The keys that `sg_persist` lists, with the generation.
-fn listed_keys(text: &str) -> (u32, Vec<u64>) {
-    let generation = u32::try_from(numbers(text)["generation"]).expect("32 bits");
-    let key = |line: &str| u64::from_str_radix(line.trim().strip_prefix("0x")?, 16).ok();
-    (generation, text.lines().filter_map(key).collect())
-}
-
-fn keys(answers: &Answers, step: &str) -> (u32, Vec<u64>) {
+fn keys(answers: &Answers, step: &str) -> (u64, Vec<u64>) {
     let list = KeyList::parse(&data(answers, step, "keys")).expect("a list");
     assert!(list.is_whole);
-    (list.generation, list.keys)
+    (list.generation.into(), list.keys)
 }
 
 /// Generation, key of the holder and type, as ours and as `sg_persist` say it.
-fn check_reservation(answers: &Answers, ours: &str, theirs: &str, expected: (u32, u64, u8)) {
+fn check_reservation(answers: &Answers, ours: &str, theirs: &str, expected: (u64, u64, u8)) {
     let report = ReservationReport::parse(&data(answers, ours, "reservation")).expect("a report");
     let reservation = report.reservation.expect("there is one");
-    assert_eq!((report.generation, reservation.key, reservation.kind.number()), expected, "{ours}");
+    assert_eq!(
+        (u64::from(report.generation), reservation.key, reservation.kind.number()),
+        expected,
+        "{ours}"
+    );
     let text = &answers.of(theirs).text;
     assert_eq!(numbers(text)["generation"], u64::from(report.generation), "{text}");
-    assert_eq!(numbers(text)["Key"], reservation.key, "{text}");
-    let kind = text.split_once("  type:").map(|(_, kind)| kind.trim().to_lowercase());
-    assert_eq!(kind.as_deref(), Some(reservation.kind.name()), "{text}");
+    assert_eq!(
+        shown_reservation(text),
+        Some((reservation.key, reservation.kind.name().to_owned())),
+        "{text}"
+    );
 }
 
 fn status(answers: &Answers, step: &str) -> String {
