@@ -383,7 +383,7 @@ fn reservations_belong_to_a_nexus_and_agree_with_sg_persist() {
     assert_eq!(status(answers, "pre-empted writes"), "18");
 
     assert_eq!(status(answers, "clear"), "00");
-    assert_eq!(keys(answers, "reserve clear").1, [0_u64; 0]);
+    assert!(keys(answers, "reserve clear").1.is_empty());
     let report = ReservationReport::parse(&data(answers, "reserve clear", "reservation")).expect("a report");
     assert_eq!((report.reservation, report.is_whole), (None, true));
 }
@@ -453,5 +453,5 @@ fn what_the_kernel_does_not_let_through_was_not_sent_and_says_what_it_needs() {
     let refused = command(answers, "nobody", "register:0:c00");
     assert_eq!((refused["effect"].as_str(), refused["copy"].as_str()), ("None", "Dead"));
     assert!(refused["remedy"].contains("CAP_SYS_RAWIO"), "{refused:?}");
-    assert_eq!(listed_keys(&answers.of("nobody keys").text).1, [0_u64; 0]);
+    assert!(listed_keys(&answers.of("nobody keys").text).1.is_empty());
 }
