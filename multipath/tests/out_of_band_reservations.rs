@@ -13,6 +13,7 @@ use std::time::Duration;
 use multipath::PathState;
 use multipath::out_of_band::{ReservationOperation, ReservationOutcome, ReservationResult};
 use out_of_band_support::{Bench, KIND, PATIENCE};
+use storage_mapping::BlockDevice;
 use storage_mapping::device::storage_system::CommandFault;
 
 const BASE: u64 = 0x1000;
@@ -45,6 +46,22 @@ fn reserve(bench: &mut Bench, operation: ReservationOperation) -> ReservationOut
         assert!(bench.now < end, "nothing long after the deadline");
         bench.step(end);
     }
+}
+
+#[test]
+fn an_operation_that_ends_while_commands_are_fetched_wakes_who_waits_for_it() {
+    let mut bench = Bench::new(2, "target registrations=name");
+    bench.device.submit_reservation(bench.now, ReservationOperation::Register { base: BASE }, PATIENCE);
+    let end = bench.now + PATIENCE;
+    // Two registrations, and the keys that are read.
+    while bench.device.command_records().count() < 3 {
+        assert!(bench.now < end, "it does not end");
+        bench.turn();
+        assert_eq!(bench.device.poll_command(bench.now), None);
+        bench.step(end);
+    }
+    assert!(bench.device.next_wakeup().is_some_and(|at| at <= bench.now), "nobody comes for it");
+    assert!(bench.device.poll_reservation(bench.now).is_some());
 }
 
 /// What the target should hold for this host.

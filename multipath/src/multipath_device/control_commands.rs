@@ -346,7 +346,9 @@ impl<S: PathSelector> MultipathDevice<S> {
 
     /// When control commands go on although nothing comes in.
     pub(super) fn next_command_timeout(&self) -> Option<Instant> {
-        earliest(self.control.router.next_timeout(), self.control.ports_wakeup)
+        // An operation may end while something else is fetched.
+        let ended = self.control.reservations.has_ended().then_some(Instant::ZERO);
+        earliest(ended, earliest(self.control.router.next_timeout(), self.control.ports_wakeup))
     }
 
     /// When ports want to be polled although nothing comes in. What else wakes a path wakes its port.

@@ -145,6 +145,12 @@ impl Reservations {
         self.running.is_empty() && self.ended.is_empty()
     }
 
+    /// Whether an end is there to fetch.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
     /// The next operation that ended.
     pub fn poll(&mut self) -> Option<ReservationOutcome> {
         self.ended.pop_front()
