@@ -171,6 +171,9 @@ pub struct ReservationText {
     pub steps: Vec<ConclusionText>,
     /// Paths that are down, and get what they lack when they return.
     pub later: Vec<usize>,
+    /// What would let its commands out, where the kernel of the host did not.
+    #[serde(default)]
+    pub remedy: Option<String>,
 }
 
 impl From<&ReservationOutcome> for ReservationText {
@@ -190,6 +193,7 @@ impl From<&ReservationOutcome> for ReservationText {
             holder,
             steps: outcome.steps.iter().map(step).collect(),
             later: outcome.later.iter().map(|path| path.0).collect(),
+            remedy: outcome.remedy.clone(),
         }
     }
 }
@@ -273,6 +277,9 @@ pub struct DecisionOfCommand {
     pub remarks: Vec<String>,
     /// What tells whether it was executed, where that is open.
     pub advice: Option<String>,
+    /// What would let it out, where the kernel of the host did not.
+    #[serde(default)]
+    pub remedy: Option<String>,
     /// All of it, for people.
     pub text: String,
 }
@@ -327,6 +334,7 @@ impl From<&Record> for DecisionOfCommand {
             attempts: record.attempts.iter().map(ToString::to_string).collect(),
             remarks: record.remarks.iter().map(ToString::to_string).collect(),
             advice: record.advice.map(str::to_owned),
+            remedy: record.remedy(),
             text: record.to_string(),
         }
     }

@@ -17,6 +17,10 @@ use crate::control_socket::command::{ConclusionText, OutcomeText, ReplyText, Res
 use crate::exit::Exit;
 use crate::{escape, section_view};
 
+/// Said where a session of its own reached the target and knows of no path that is registered.
+const NO_KEY: &str = "this command begins without knowing the keys of its paths: name a path and its key, as in --path 0 \
+                      --key 0xabc";
+
 /// Tells what became of a command.
 ///
 /// # Errors
@@ -92,7 +96,12 @@ pub(super) fn give_reservation(
             let status = step.reply.as_ref().map_or(String::new(), |reply| format!("{}, ", status(reply)));
             section_view::push_line(&mut text, 0, &format!("{path}{status}{}", step.certainty));
         }
-        carrier.text().lines().for_each(|line| section_view::push_line(&mut text, 0, line));
+        let is_reached = outcome.steps.iter().any(|step| step.certainty == "executed");
+        let lacks_keys = outcome.result == "no path" && is_reached && matches!(carrier, Carrier::Own { .. });
+        let hint = outcome.remedy.as_deref().or(lacks_keys.then_some(NO_KEY));
+        let carrier = carrier.text();
+        let lines = hint.into_iter().chain(carrier.lines());
+        lines.for_each(|line| section_view::push_line(&mut text, 0, line));
     }
     print(&text)?;
     Ok(exit)
