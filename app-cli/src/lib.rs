@@ -38,9 +38,14 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 
 use clap::Parser;
+use storage_mapping::device::control_node;
 
 use crate::args::Cli;
 use crate::exit::Exit;
+
+/// How often, at the end, and how far apart it is looked whether calls are still in the kernel.
+const CALLS_LOOKS: u32 = 5;
+const CALLS_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Runs the command that `arguments` (the program's name first) ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
@@ -53,7 +58,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     log_to_stderr();
-    match command::run(&cli) {
+    let exit = match command::run(&cli) {
         Ok(exit) => exit,
         Err(error) if error.reader_left() => Exit::Failed,
         Err(error) => {
@@ -61,6 +66,28 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             let _ = writeln!(io::stderr(), "diskwire: {line}");
             error.exit()
         }
+    };
+    say_who_is_still_there();
+    exit
+}
+
+/// The end of a process waits for calls that hang in the kernel, and there is no choice: then it is said, so that nobody
+/// wonders.
+fn say_who_is_still_there() {
+    let at_work = || storage_mapping::device::calls_at_work() + control_node::commands_at_work();
+    // What is well is over in a moment.
+    let is_over = (0..CALLS_LOOKS).any(|look| {
+        if look > 0 {
+            std::thread::sleep(CALLS_PAUSE);
+        }
+        at_work() == 0
+    });
+    if !is_over {
+        let count = at_work();
+        let _ = writeln!(
+            io::stderr(),
+            "diskwire: {count} calls to a path that hangs are still in the kernel; this process ends when they do"
+        );
     }
 }
 

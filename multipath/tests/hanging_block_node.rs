@@ -261,6 +261,7 @@ fn a_node_that_hangs_holds_up_neither_the_other_path_nor_status_nor_close() {
     }
     while bench.next(Duration::from_millis(50)).is_some() {}
     assert!(bench.device.status()[1].in_flight > 0);
+    assert!(storage_mapping::device::calls_at_work() > 0, "flushes are in the kernel");
     let closed = RealTime::now();
     drop(bench);
     println!("closed in {:?}", closed.elapsed());

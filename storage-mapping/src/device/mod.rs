@@ -44,3 +44,4 @@ pub use recording::{Recorder, Recording, ReplayDevice};
 pub use storage_system::{SimulatedPath, StorageSystem};
 pub use threaded::ThreadedDevice;
 pub use uring::UringDevice;
+pub use workers::calls_at_work;

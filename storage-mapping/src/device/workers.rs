@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use nix::libc;
@@ -23,6 +24,16 @@ use crate::hand_off::{Giver, JobGiver, JobTaker, Taker, jobs, results};
 
 /// Threads of one device: enough to keep a disk busy, few enough for many paths.
 const THREADS_MAX: usize = 8;
+
+/// Calls of all threads that are in the kernel.
+static AT_WORK: AtomicUsize = AtomicUsize::new(0);
+
+/// Reads, writes and flushes of this process that are in the kernel on threads of devices. One that hangs there holds up the
+/// end of the process: the kernel gives no choice.
+#[must_use]
+pub fn calls_at_work() -> usize {
+    AT_WORK.load(Ordering::Relaxed)
+}
 
 /// A request on its way to a thread, with its place in the table of its device.
 #[derive(Debug)]
@@ -98,7 +109,9 @@ impl Workers {
 /// Does a job, and says how it went.
 fn carry_out(file: &OpenFile, job: Job) -> (usize, IoCompletion) {
     let Job { index, mut request } = job;
+    AT_WORK.fetch_add(1, Ordering::Relaxed);
     let result = execute(file, &mut request.operation);
+    AT_WORK.fetch_sub(1, Ordering::Relaxed);
     let result = result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
     (index, settle(request, result))
 }
