@@ -16,6 +16,7 @@ mod origin;
 mod paths;
 
 use multipath::control::{Control, Controlled};
+use multipath::out_of_band::CommandTable;
 use multipath::{FailoverConfig, MultipathDevice, MultipathError, Selector};
 use storage_mapping::path_address::{OpenError as AddressError, ParseAddressError};
 use storage_mapping::{BlockDevice, Instant, PathIndex, wait};
@@ -150,6 +151,8 @@ pub fn device(
     let selector = Selector::new(Instant::ZERO, config.policy.clone());
     let mut device = MultipathDevice::with_selector(paths, selector, failover)
         .map_err(|source| StackError::Multipath { device: config.id.to_string(), source })?;
+    device.set_command_table(CommandTable::with_user_rows(origin.commands.clone()));
+    notices.extend(origin.commands.notices().iter().cloned());
     let others = (0..device.path_count()).map(PathIndex).filter(|path| !is_alone && *path != first);
     for path in others.filter(|path| agreement.needs_comparison || absent.contains(path)) {
         device.compare_first(Instant::ZERO, path);
@@ -182,7 +185,10 @@ pub fn devices(
         let one = device(origin, config, contents)?;
         stacked.value.push(one.value);
         stacked.controls.extend(one.controls);
-        stacked.notices.extend(one.notices);
+        // What the configuration says for all devices is said once.
+        let new: Vec<String> =
+            one.notices.into_iter().filter(|notice| !stacked.notices.contains(notice)).collect();
+        stacked.notices.extend(new);
     }
     Ok(stacked)
 }

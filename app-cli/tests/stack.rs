@@ -13,6 +13,7 @@ use std::time::{Duration, Instant as RealTime};
 use diskwire::config::{DeviceConfig, PathText};
 use diskwire::stack::{self, Contents, Origin, Owner, Stacked};
 use multipath::control::{Answer, Command as Ask, Control};
+use multipath::out_of_band::command_table::UserRows;
 use multipath::report::Snapshot;
 use multipath::{FailoverConfig, NoPathPolicy, PathConfig, SelectorKind};
 use storage_mapping::{BlockDevice, Buffer, Instant, IoRequest, IoTag, Lba, wait};
@@ -37,7 +38,8 @@ fn config(paths: &[String]) -> DeviceConfig {
 
 fn origin(folder: &Path) -> Origin {
     let owner = Owner { host: "alpha".to_owned(), is_serve: true };
-    Origin { file: "host.toml".into(), base: folder.to_owned(), owner, copies: None }
+    let commands = UserRows::default();
+    Origin { file: "host.toml".into(), base: folder.to_owned(), owner, commands, copies: None }
 }
 
 fn stacked(

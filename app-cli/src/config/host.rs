@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use multipath::out_of_band::command_table::UserRows;
 use serde::Deserialize;
 use storage_mapping::ByteSize;
 use toml::Spanned;
@@ -59,6 +60,8 @@ pub struct HostConfig {
     pub peers: BTreeMap<Name, Peer>,
     /// What this host gives at most.
     pub limits: Limits,
+    /// `commands`: what its user knows of control commands beyond the shipped table.
+    pub commands: UserRows,
 }
 
 /// `[volume]`: which volume, and how this host reaches it.
@@ -146,6 +149,8 @@ struct RawHost {
     peers: BTreeMap<Spanned<Name>, RawPeer>,
     #[serde(default)]
     limits: RawLimits,
+    #[serde(default)]
+    commands: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -215,6 +220,7 @@ impl HostConfig {
             exports,
             peers,
             limits: limits(&source, &raw.limits)?,
+            commands: commands(&source, &raw.commands)?,
             base,
         })
     }
@@ -269,6 +275,15 @@ fn known(
         return Err(source.mistake(Some(name.span()), &text));
     }
     Ok(name.into_inner())
+}
+
+fn commands(source: &Source<'_>, raw: &[Spanned<String>]) -> Result<UserRows, ConfigError> {
+    for line in raw {
+        UserRows::parse([line.get_ref().as_str()]).map_err(|error| {
+            source.mistake(Some(line.span()), &crate::escape::one_line(&error.to_string()))
+        })?;
+    }
+    Ok(UserRows::parse(raw.iter().map(|line| line.get_ref().as_str())).expect("each line is a row"))
 }
 
 fn limits(source: &Source<'_>, raw: &RawLimits) -> Result<Limits, ConfigError> {

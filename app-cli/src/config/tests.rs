@@ -168,6 +168,19 @@ fn what_may_be_left_out_may_be_left_out() {
 }
 
 #[test]
+fn what_a_user_knows_of_commands_is_read() {
+    let with = |line: &str| host(&format!("commands = [{line:?}]\n{HOST}"));
+    let known = with("scsi c1 1:1f=05 portable yes vendor counters").unwrap().commands;
+    assert_eq!((known.rows().len(), known.rows()[0].name.as_ref()), (1, "vendor counters"));
+    for (line, expected) in
+        [("scsi c1 portable", "alpha.toml:1"), ("scsi 5f portable yes all reservations", "override")]
+    {
+        let shown = with(line).expect_err(line).to_string();
+        assert!(shown.contains(expected) && !shown.contains('\n'), "{shown}");
+    }
+}
+
+#[test]
 fn a_volume_is_read() {
     let config = volume(VOLUME).unwrap();
     assert_eq!(config.admin_key, Path::new("./admin.key"));

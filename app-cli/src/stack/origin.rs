@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 
+use multipath::out_of_band::command_table::UserRows;
 use storage_mapping::device::NbdServer;
 use storage_mapping::path_address::{IscsiAddress, OpenError, Opened, PathAddress, Target, open};
 use transfer_core::driver::clock::Clock;
@@ -30,6 +31,8 @@ pub struct Origin {
     pub base: PathBuf,
     /// The process.
     pub owner: Owner,
+    /// What its user knows of control commands.
+    pub commands: UserRows,
     /// What the processes of its host left, and the clock of this one; `None` where nothing is written for a host.
     pub copies: Option<(LivingCopies, Clock)>,
 }
@@ -75,7 +78,8 @@ impl Origin {
     #[must_use]
     pub fn of_host(config: &HostConfig, is_serve: bool) -> Self {
         let owner = Owner { host: config.host.to_string(), is_serve };
-        Self { file: config.file.clone(), base: config.base.clone(), owner, copies: None }
+        let commands = config.commands.clone();
+        Self { file: config.file.clone(), base: config.base.clone(), owner, commands, copies: None }
     }
 
     /// That of the administrator of a volume.
@@ -85,6 +89,7 @@ impl Origin {
             file: config.file.clone(),
             base: config.base.clone(),
             owner: Owner::administrator(),
+            commands: UserRows::default(),
             copies: None,
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use multipath::control::{Answer, Command};
 use multipath::out_of_band::CommandRequest;
+use multipath::out_of_band::command_table::UserRows;
 use multipath::{FailoverConfig, PathConfig, SelectorKind};
 
 use crate::args::Cli;
@@ -180,7 +181,12 @@ pub(in crate::command) fn of_addresses(addresses: &[String]) -> (Origin, DeviceC
         policy: SelectorKind::default(),
         failover: FailoverConfig::default(),
     };
-    let origin =
-        Origin { file: "command line".into(), base: ".".into(), owner: Owner::administrator(), copies: None };
+    let origin = Origin {
+        file: "command line".into(),
+        base: ".".into(),
+        owner: Owner::administrator(),
+        commands: UserRows::default(),
+        copies: None,
+    };
     (origin, config)
 }

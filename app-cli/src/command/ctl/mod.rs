@@ -27,6 +27,7 @@ use storage_mapping::PathIndex;
 use super::{CommandError, print};
 use crate::args::Cli;
 use crate::args::ctl::{CtlArgs, CtlCommand, CtlCommon, CtlTarget};
+use crate::config::HostConfig;
 use crate::exit::Exit;
 use carrier::Carrier;
 use plan::Plan;
@@ -34,7 +35,7 @@ use plan::Plan;
 pub(super) fn run(cli: &Cli, args: &CtlArgs) -> Result<Exit, CommandError> {
     match &args.command {
         CtlCommand::Table(args) => {
-            print(&table::text(args, &UserRows::default()))?;
+            print(&table::text(args, &user_rows(cli)?))?;
             Ok(Exit::Done)
         }
         CtlCommand::Pr(args) if reservations::changes(args.action) => reservations::run(cli, args),
@@ -49,7 +50,9 @@ pub(super) fn run(cli: &Cli, args: &CtlArgs) -> Result<Exit, CommandError> {
 fn send(cli: &Cli, plan: Plan<'_>, is_raw: bool) -> Result<Exit, CommandError> {
     let common = plan.common;
     let request = request(common, plan.command);
-    let table = CommandTable::default();
+    let is_configured = matches!(common.what, CtlTarget::Device(_));
+    let user = if is_configured { user_rows(cli)? } else { UserRows::default() };
+    let table = CommandTable::with_user_rows(user);
     let lookup = Lookup { command: &request.command, device_type: DISK, is_named: request.path.is_some() };
     let row = table.row(&lookup);
     if is_raw {
@@ -58,6 +61,14 @@ fn send(cli: &Cli, plan: Plan<'_>, is_raw: bool) -> Result<Exit, CommandError> {
     let carrier = Carrier::open(cli, common, is_bound_to_a_nexus(row))?;
     let outcome = carrier.send(&request)?;
     answer::give(&carrier, common, plan.show.filter(|_| !plan.is_binary), plan.is_binary, &outcome)
+}
+
+/// What the configuration of the host says of commands, where there is one.
+fn user_rows(cli: &Cli) -> Result<UserRows, CommandError> {
+    match cli.config_file() {
+        Ok(file) => Ok(HostConfig::load(file)?.commands),
+        Err(_) => Ok(UserRows::default()),
+    }
 }
 
 /// The path that was named, in either way.
