@@ -33,8 +33,8 @@ pub struct PrHelperArgs {
     #[arg(long, value_name = "MODE", default_value = "600", value_parser = mode)]
     pub mode: u32,
     /// A disk: what virtual machines have open as theirs, and the device of the
-    /// configuration or the path addresses that lead to it.
-    #[arg(long = "disk", value_name = "[NODE=]DEVICE|ADDRESS,...", required = true)]
+    /// configuration, or the path addresses with commas between, that lead to it.
+    #[arg(long = "disk", value_name = "[NODE=]DEVICE", required = true)]
     pub disks: Vec<HelperDisk>,
 }
 
