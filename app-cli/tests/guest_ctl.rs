@@ -355,7 +355,8 @@ fn inquiry_agrees_with_sg_inq() {
     }
     let text = &answers.of("inquiry text").text;
     assert!(
-        text.contains("path 1 named: path 1 taken") && text.contains("vendor               IET"),
+        text.contains("path 1 was named, mode prefer: path 1 was taken")
+            && text.contains("vendor               IET"),
         "{text}"
     );
 }

@@ -8,6 +8,7 @@ mod nbd;
 mod programs;
 mod support;
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -203,9 +204,15 @@ fn nbd_keeps_the_contract() {
 #[test]
 fn nbdkit_keeps_the_contract() {
     let place = nbd::Place::new();
-    match Program::nbdkit(&place.socket(), &["memory", "size=2M"]) {
+    let start = || Program::nbdkit(&place.socket(), &["memory", "size=2M"]);
+    match start() {
         Ok(program) => {
-            contract(&|| Box::new(NbdDevice::open(program.server(), "", NbdSettings::default()).unwrap()));
+            let program = RefCell::new(program);
+            // A new one for each step: nbdkit 1.32 aborts now and then when a client goes with requests in flight.
+            contract(&|| {
+                program.replace(start().expect("it started before"));
+                Box::new(NbdDevice::open(program.borrow().server(), "", NbdSettings::default()).unwrap())
+            });
         }
         Err(reason) => skip("nbdkit_keeps_the_contract", &reason),
     }

@@ -80,7 +80,12 @@ fn a_command_named_for_a_dead_portal_is_answered_over_the_live_one() {
             if named == 0 {
                 assert_eq!(outcome.record.why_not_named, Some(Rejection::State(PathState::Failed)));
                 let said = outcome.record.to_string();
-                assert!(said.contains("path 0 named: path 1 taken\nnot path 0: it is failed\n"), "{said}");
+                assert!(
+                    said.contains(
+                        "path 0 was named, mode prefer: path 1 was taken\nnot path 0: it is failed\n"
+                    ),
+                    "{said}"
+                );
                 rerouted.push(took);
             } else {
                 assert_eq!(outcome.record.why_not_named, None);
