@@ -301,7 +301,7 @@ fn people_read_the_answer_and_on_request_the_decision() {
     let shown = String::from_utf8(explained.stdout).unwrap();
     println!("{shown}");
     for part in
-        ["path 1 taken", "not path 0: it ends at another target port", "outcome over path 1: executed"]
+        ["path 1 was taken", "not path 0: it ends at another target port", "outcome over path 1: executed"]
     {
         assert!(shown.contains(part), "{part}: {shown}");
     }

@@ -275,7 +275,7 @@ fn a_release_is_good_only_once_no_nexus_of_ours_holds() {
     assert_eq!(client.reserve_out(&disk, 2, 0x21, 0).status(), GOOD);
     reserve_and_doubt(&mut client);
     // The path that holds becomes the slower one, so that the next command takes the other.
-    let holder = stage.path_of("PERSISTENT RESERVE OUT RESERVE (", 2);
+    let holder = stage.path_of("PERSISTENT RESERVE OUT RESERVE:", 2);
     let (ways, jitter) = (Ways::One(Direction::ToClient), Duration::ZERO);
     let delay = Duration::from_millis(100);
     stage.relays[holder].command(RelayCommand::Delay { ways, delay, jitter }).unwrap();
