@@ -429,7 +429,6 @@ fn a_target_that_is_not_there_is_no_answer() {
 }
 
 #[test]
-#[ignore = "a path that is away when the session is opened keeps the others from work"]
 fn a_dead_portal_is_no_obstacle_to_an_answer_over_the_live_one() {
     let stage = stage_or_skip!("a_dead_portal_is_no_obstacle_to_an_answer_over_the_live_one");
     // Nobody listens there any more.
