@@ -144,7 +144,10 @@ impl Ledger {
     pub fn others_with(&self, path: PathIndex, key: u64) -> (usize, usize) {
         let has = |(other, nexus): &(PathIndex, &NexusRecord)| *other != path && nexus.key == Some(key);
         let certain = self.nexuses().filter(has).filter(|(other, _)| self.is_registered(*other)).count();
-        (certain, self.nexuses().filter(has).count())
+        let known = self.nexuses().filter(has).count();
+        // Some targets keep the registration of each login that is over.
+        let earlier = self.nexus(path).generation.saturating_sub(1);
+        (certain, known.saturating_add(usize::try_from(earlier).unwrap_or(usize::MAX)))
     }
 
     /// A command ended over a path.

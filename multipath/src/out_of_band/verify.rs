@@ -318,7 +318,6 @@ mod tests {
 
     /// A target that keeps registrations by login keeps that of the nexus of before, too.
     #[test]
-    #[ignore = "a key that an earlier login left is taken for that of the nexus"]
     fn a_key_that_an_earlier_login_left_proves_nothing() {
         let (path, kind) = (PathIndex(0), ReservationType::NONE);
         let mut ledger = Ledger::new(2);
