@@ -85,7 +85,9 @@ impl Executor for Disks {
         let Some(control) = known else { return check(NO_SUCH_DISK) };
         let command = command(request, parameters);
         match ask(control, &command) {
-            Some(outcome) if had_no_effect(&outcome) => ask_the_holder(control, &command, &outcome),
+            Some(outcome) if is_release(request) && had_no_effect(&outcome) => {
+                ask_the_holder(control, &command, &outcome)
+            }
             Some(outcome) => response(&outcome),
             None => check(UNKNOWN),
         }
@@ -98,6 +100,11 @@ fn ask(control: &Control, command: &CommandRequest) -> Option<CommandOutcome> {
     let Ok(Answer::Sent(outcome)) = asked else { return None };
     tracing::info!(device = control.device(), "{}", outcome.record);
     Some(*outcome)
+}
+
+/// PERSISTENT RESERVE OUT RELEASE, the one command of which GOOD without effect is an answer (SPC-5 5.14).
+fn is_release(request: &PrRequest) -> bool {
+    matches!(request, PrRequest::Out { cdb, .. } if cdb[1] & 0x1f == 0x02)
 }
 
 fn had_no_effect(outcome: &CommandOutcome) -> bool {
@@ -120,7 +127,7 @@ fn ask_the_holder(control: &Control, command: &CommandRequest, first: &CommandOu
             return response(&outcome);
         }
     }
-    response(first)
+    first.reply().map_or_else(|| check(UNKNOWN), as_it_came)
 }
 
 fn check((key, asc, ascq): (u8, u8, u8)) -> PrResponse {
@@ -146,15 +153,21 @@ fn response(outcome: &CommandOutcome) -> PrResponse {
 
 fn told(conclusion: &Conclusion) -> PrResponse {
     match (&conclusion.reply, conclusion.certainty) {
-        (
-            Some(ControlReply::Scsi { status: 0, .. }),
-            Certainty::NotExecuted | Certainty::Refused | Certainty::Unknown,
-        ) => check(UNKNOWN),
-        (Some(ControlReply::Scsi { status, sense, data }), _) => {
+        (None, Certainty::Executed) => PrResponse { status: 0, sense: Vec::new(), data: Vec::new() },
+        (Some(ControlReply::Scsi { status: 0, .. }), certainty) if certainty != Certainty::Executed => {
+            check(UNKNOWN)
+        }
+        (Some(reply), _) => as_it_came(reply),
+        (None, _) => check(UNKNOWN),
+    }
+}
+
+fn as_it_came(reply: &ControlReply) -> PrResponse {
+    match reply {
+        ControlReply::Scsi { status, sense, data } => {
             PrResponse { status: *status, sense: sense.clone(), data: data.clone() }
         }
-        (None, Certainty::Executed) => PrResponse { status: 0, sense: Vec::new(), data: Vec::new() },
-        (Some(ControlReply::Nvme { .. }) | None, _) => check(UNKNOWN),
+        ControlReply::Nvme { .. } => check(UNKNOWN),
     }
 }
 
@@ -174,7 +187,8 @@ mod tests {
     fn good_is_said_only_of_what_was_executed() {
         assert_eq!(told(&conclusion(Some(0), Certainty::Executed)).status, 0);
         assert_eq!(told(&conclusion(None, Certainty::Executed)).status, 0);
-        for certainty in [Certainty::NotExecuted, Certainty::Refused, Certainty::Unknown] {
+        for certainty in [Certainty::NoEffect, Certainty::NotExecuted, Certainty::Refused, Certainty::Unknown]
+        {
             assert_eq!(told(&conclusion(Some(0), certainty)).status, 2, "{certainty:?}");
             assert_eq!(told(&conclusion(None, certainty)).status, 2, "{certainty:?}");
         }
