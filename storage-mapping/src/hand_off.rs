@@ -13,16 +13,18 @@
 //!   has gone;
 //! * what a job owns stays with it while it is worked on, whoever else goes.
 //!
-//! Not here: what the work is, and how many threads do it.
+//! Not here: what the work is, and how many threads do it (`crew`).
 
 pub(crate) mod bell;
+pub mod crew;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
 
-use crate::sync::{Arc, Mutex, mpsc};
+use crate::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use bell::Bell;
 
 /// The way back for results of many threads.
@@ -91,22 +93,68 @@ impl<T> Taker<T> {
 /// The way of jobs to threads.
 #[must_use]
 pub fn jobs<J>() -> (JobGiver<J>, JobTaker<J>) {
-    let (sender, receiver) = mpsc::channel();
-    (JobGiver(sender), JobTaker(Arc::new(Mutex::new(receiver))))
+    let queue = Queue { jobs: VecDeque::new(), idle: 0, takers: 1, has_giver: true };
+    let shared = Arc::new(Shared { queue: Mutex::new(queue), changed: Condvar::new() });
+    (JobGiver(Arc::clone(&shared)), JobTaker(shared))
+}
+
+/// Jobs that nobody took yet, and who is there.
+struct Queue<J> {
+    jobs: VecDeque<J>,
+    /// Threads that wait for a job.
+    idle: usize,
+    takers: usize,
+    has_giver: bool,
+}
+
+struct Shared<J> {
+    queue: Mutex<Queue<J>>,
+    /// There is a job more, or there will be none.
+    changed: Condvar,
+}
+
+impl<J> Shared<J> {
+    fn lock(&self) -> MutexGuard<'_, Queue<J>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The side of jobs that the loop has. When it goes, the threads do not wait for more.
-pub struct JobGiver<J>(mpsc::Sender<J>);
+pub struct JobGiver<J>(Arc<Shared<J>>);
 
 impl<J> JobGiver<J> {
     /// Hands a job over; `false` if every thread has gone.
     pub fn give(&self, job: J) -> bool {
-        self.0.send(job).is_ok()
+        let mut queue = self.0.lock();
+        if queue.takers == 0 {
+            return false;
+        }
+        queue.jobs.push_back(job);
+        let is_awaited = queue.idle > 0;
+        drop(queue);
+        if is_awaited {
+            self.0.changed.notify_one();
+        }
+        true
+    }
+
+    /// Whether one job more would have to wait until a thread is done with another.
+    #[must_use]
+    pub fn is_short_of_threads(&self) -> bool {
+        let queue = self.0.lock();
+        queue.jobs.len() >= queue.idle
+    }
+}
+
+impl<J> Drop for JobGiver<J> {
+    fn drop(&mut self) {
+        self.0.lock().has_giver = false;
+        self.0.changed.notify_all();
     }
 }
 
 /// The side of jobs that every thread has.
-pub struct JobTaker<J>(Arc<Mutex<mpsc::Receiver<J>>>);
+pub struct JobTaker<J>(Arc<Shared<J>>);
 
 impl<J> JobTaker<J> {
     /// Works until nobody hands out jobs or takes results any more.
@@ -119,13 +167,35 @@ impl<J> JobTaker<J> {
     }
 
     fn next(&self) -> Option<J> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
+        let mut queue = self.0.lock();
+        loop {
+            if let Some(job) = queue.jobs.pop_front() {
+                return Some(job);
+            }
+            if !queue.has_giver {
+                return None;
+            }
+            queue.idle += 1;
+            queue = self.0.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
+        }
     }
 }
 
 impl<J> Clone for JobTaker<J> {
     fn clone(&self) -> Self {
+        self.0.lock().takers += 1;
         Self(Arc::clone(&self.0))
+    }
+}
+
+impl<J> Drop for JobTaker<J> {
+    fn drop(&mut self) {
+        let mut queue = self.0.lock();
+        queue.takers -= 1;
+        let left = if queue.takers == 0 { std::mem::take(&mut queue.jobs) } else { VecDeque::new() };
+        drop(queue);
+        drop(left);
     }
 }
 

@@ -4,10 +4,10 @@
 //! Only what such a test reaches is taken from here. Not here: what the threads say to each other.
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Arc, Mutex, mpsc};
+pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::{Arc, Mutex};
+pub(crate) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// Channels as the standard library promises them, out of parts that loom looks into: its own forget that
 /// senders can go.
@@ -74,19 +74,6 @@ pub(crate) mod mpsc {
     impl<T> Receiver<T> {
         pub(crate) fn try_recv(&self) -> Result<T, ()> {
             self.0.lock().queue.pop_front().ok_or(())
-        }
-
-        pub(crate) fn recv(&self) -> Result<T, ()> {
-            let mut state = self.0.lock();
-            loop {
-                if let Some(item) = state.queue.pop_front() {
-                    return Ok(item);
-                }
-                if state.senders == 0 {
-                    return Err(());
-                }
-                state = self.0.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
         }
     }
 

@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use transfer_core::file_system::{
-    Errno, FileHandle, FileStat, FileSystem, Handle, Mode, OFlags, RenameFlags, make_directories,
+    Errno, FileHandle, FileStat, FileSystem, Handle, Mode, OFlags, RenameFlags, Room, make_directories,
 };
 
 use crate::chance::Chance;
@@ -496,17 +496,24 @@ impl FileHandle for SimulatedHandle {
         state.change_content(self.inode, |content| content.set_length(length))
     }
 
-    fn allocate(&self, length: u64) -> Result<(), Errno> {
+    fn allocate(&self, offset: u64, length: u64) -> Result<(), Errno> {
         let mut state = self.change()?;
         if !self.writes {
             return Err(Errno::BADF);
         }
         state.count_write();
-        let wanted = length.saturating_sub(state.content(self.inode)?.len() as u64);
+        let end = offset.saturating_add(length);
+        let wanted = end.saturating_sub(state.content(self.inode)?.len() as u64);
         match (state.room(wanted)?, state.space) {
             (room, Some((_, errno))) if room < wanted => Err(errno),
             _ => Ok(()),
         }
+    }
+
+    fn room(&self) -> Result<Room, Errno> {
+        let state = self.lock()?;
+        // Hosts differ in this, so that both ways are gone.
+        Ok(Room { free_bytes: state.room(u64::MAX)?, in_memory: state.device % 2 == 1 })
     }
 
     fn set_mode(&self, mode: Mode) -> Result<(), Errno> {

@@ -25,7 +25,7 @@ const PATHS: [&str; 9] = ["a", "b", "a/b", "a/b/c", ".", "a/..", "..", "a/../../
 
 #[derive(Clone, Debug)]
 enum Step {
-    Allocate { slot: usize, length: u64 },
+    Allocate { slot: usize, offset: u64, length: u64 },
     Close { slot: usize },
     IsEntry { slot: usize, directory: usize, name: usize },
     Link { directory: usize, name: usize },
@@ -82,7 +82,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (slot.clone(), entry())
             .prop_map(|(slot, (directory, name))| Step::IsEntry { slot, directory, name }),
         1 => (slot.clone(), 0..20_000_u64).prop_map(|(slot, length)| Step::SetLength { slot, length }),
-        1 => (slot.clone(), 1..20_000_u64).prop_map(|(slot, length)| Step::Allocate { slot, length }),
+        1 => (slot.clone(), 0..9000_u64, 1..20_000_u64)
+            .prop_map(|(slot, offset, length)| Step::Allocate { slot, offset, length }),
         1 => (slot.clone(), 0..0o1000_u32).prop_map(|(slot, mode)| Step::SetMode { slot, mode: mode | 0o700 }),
         1 => (slot.clone(), 0..2_000_000_000_i64)
             .prop_map(|(slot, seconds)| Step::SetTimes { slot, seconds }),
@@ -117,7 +118,7 @@ impl Bench {
         let done = |()| String::new();
         let bytes = |name: &usize| NAMES[*name].as_bytes();
         match step {
-            Step::Allocate { slot, length } => handle(slot).allocate(*length).map(done),
+            Step::Allocate { slot, offset, length } => handle(slot).allocate(*offset, *length).map(done),
             Step::Close { slot } => {
                 self.handles[*slot] = Arc::clone(&self.handles[0]);
                 Ok(String::new())
@@ -381,7 +382,7 @@ fn space_ends_and_comes_back() {
     assert_eq!((file.write_at(b"9abc", 8), file.write_at(b"b", 10)), (Ok(2), Err(Errno::NOSPC)));
     assert_eq!(file.write_at(b"over", 0), Ok(4));
     files.limit_space(10, true);
-    assert_eq!((file.write_at(b"b", 10), file.allocate(11)), (Err(Errno::DQUOT), Err(Errno::DQUOT)));
+    assert_eq!((file.write_at(b"b", 10), file.allocate(8, 3)), (Err(Errno::DQUOT), Err(Errno::DQUOT)));
     drop(file);
     root(&files).remove_file(b"x").expect("removed");
     made(&files, "y", b"1234567890");

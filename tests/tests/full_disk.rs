@@ -1,4 +1,4 @@
-//! A receiver whose file system is full goes on when there is room again, in the same process.
+//! A receiver whose file system is full goes on when there is room again, in the same process; and what cannot fit is not begun.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,26 +9,29 @@ use storage_mapping::BufferPool;
 use system_tests::chance::Chance;
 use system_tests::file_system::SimulatedFiles;
 use transfer_core::export::Export;
-use transfer_core::file_system::{FileSystem, make_directories};
+use transfer_core::file_system::{FileSystem, OFlags, make_directories};
 use transfer_core::transfer::{
-    Destined, ErrorCode, LocalDone, LocalError, LocalFiles, LocalRequest, LocalStore, LocalWork,
-    RelativePath, ServingFiles, Target,
+    Destined, ErrorCode, FileAnswer, LocalDone, LocalError, LocalFiles, LocalRequest, LocalStore, LocalWork,
+    OpenFile, RelativePath, ServingFiles, Target, TransferId,
 };
 
 /// Older than anybody comes back for.
 const LATER: Duration = Duration::from_secs(30 * 86_400);
 
-fn open_destination(files: &LocalFiles, job: u32) -> Result<(), LocalError> {
-    let destined = Destined {
+fn destined() -> Destined {
+    Destined {
         target: Target::Export { export: b"box".to_vec(), path: RelativePath::root() },
         single: None,
         must_be_directory: true,
         stream: false,
         no_clobber: false,
         preserve: false,
-    };
+    }
+}
+
+fn open_destination(files: &LocalFiles, job: u32) -> Result<(), LocalError> {
     let run = |work| files.execute(LocalRequest { id: 1, job, work }).done;
-    run(LocalWork::OpenDestination(destined))?;
+    run(LocalWork::OpenDestination(destined()))?;
     assert!(matches!(run(LocalWork::CloseDestination { finished: true }), Ok(LocalDone::Failures(_))));
     Ok(())
 }
@@ -53,4 +56,38 @@ fn a_journal_that_could_not_be_written_is_opened_again() {
     disk.lift_limit();
     open_destination(&files, 2).expect("there is room");
     assert!(disk.stat(partial).is_err());
+}
+
+/// In memory room is reserved a step at a time, elsewhere all at once: either way a file that does not fit is refused before
+/// a byte of it came, and one that fits is opened.
+#[test]
+fn a_file_that_does_not_fit_is_refused_at_once() {
+    const SEGMENT_BYTES: u64 = 16 << 10;
+    for device in [1, 2] {
+        let disk = SimulatedFiles::new(device, Chance::new(1), Arc::default());
+        make_directories(&disk, Path::new("/exports")).expect("a folder");
+        let export = Export::open_on(&disk, b"box", Path::new("/exports"), true).expect("an export");
+        let below: Arc<dyn FileSystem> = Arc::new(disk.clone());
+        let serving = ServingFiles::new_on(below, vec![export], Path::new("/state")).expect("state");
+        let files = LocalFiles::serving(BufferPool::new(), SEGMENT_BYTES as usize, Arc::new(serving));
+        disk.limit_space(100 * SEGMENT_BYTES, false);
+        let run = |work| files.execute(LocalRequest { id: 1, job: 1, work }).done;
+        run(LocalWork::OpenDestination(destined())).expect("a destination");
+        let in_memory = disk.open(Path::new("/exports"), OFlags::RDONLY).and_then(|root| root.room());
+        assert_eq!(in_memory.map(|room| room.in_memory), Ok(device == 1));
+        let open = |index: u32, segments: u64| {
+            let id = TransferId([index.to_le_bytes()[0]; 16]);
+            let path = RelativePath::of_name(b"file").expect("a name");
+            let size = Some(segments * SEGMENT_BYTES);
+            run(LocalWork::OpenFile(OpenFile { index, id, permitted: false, path, size }))
+        };
+        let refused = open(1, 101);
+        let Ok(LocalDone::FileOpened(FileAnswer::Refused(error))) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.code, ErrorCode::NoSpace, "{error}");
+        let opened = open(2, 90);
+        assert!(
+            matches!(opened, Ok(LocalDone::FileOpened(FileAnswer::Opened { resume: 0, .. }))),
+            "{opened:?}"
+        );
+    }
 }

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::stat::{major, minor};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use thiserror::Error;
 
 use crate::block::Geometry;
@@ -179,6 +180,11 @@ impl OpenFile {
     /// The descriptor, for a ring.
     pub(crate) fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
+    }
+
+    /// Whether the bytes lie in memory (tmpfs), so that nothing but copying is to be done for them.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        fstatfs(&self.file).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
     }
 }
 

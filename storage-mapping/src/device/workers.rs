@@ -12,7 +12,6 @@ use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use nix::libc;
 
@@ -20,10 +19,13 @@ use super::file::OpenFile;
 use super::outcome::settle;
 use crate::block::address::{BlockSize, Lba};
 use crate::block::request::{IoCompletion, IoRequest, Operation};
-use crate::hand_off::{Giver, JobGiver, JobTaker, Taker, jobs, results};
+use crate::hand_off::crew::Crew;
+use crate::hand_off::{Giver, Taker, results};
 
 /// Threads of one device: enough to keep a disk busy, few enough for many paths.
 const THREADS_MAX: usize = 8;
+/// Of a file in memory: its I/O is copying, and of several writers the kernel lets in one and lets the others spin.
+const THREADS_IN_MEMORY: usize = 1;
 
 /// Calls of all threads that are in the kernel.
 static AT_WORK: AtomicUsize = AtomicUsize::new(0);
@@ -45,14 +47,9 @@ struct Job {
 /// The threads of one device.
 #[derive(Debug)]
 pub(super) struct Workers {
-    file: Arc<OpenFile>,
-    jobs: JobGiver<Job>,
-    waiting: JobTaker<Job>,
+    crew: Crew<Job, (usize, IoCompletion)>,
     finished: Giver<(usize, IoCompletion)>,
     results: Taker<(usize, IoCompletion)>,
-    threads: usize,
-    /// Jobs that were given and did not come back.
-    given: usize,
 }
 
 impl Workers {
@@ -61,9 +58,10 @@ impl Workers {
     /// # Errors
     /// Where the system gives no descriptor.
     pub(super) fn new(file: Arc<OpenFile>) -> io::Result<Self> {
-        let (jobs, waiting) = jobs();
         let (finished, results) = results()?;
-        Ok(Self { file, jobs, waiting, finished, results, threads: 0, given: 0 })
+        let threads_max = if file.is_in_memory() { THREADS_IN_MEMORY } else { THREADS_MAX };
+        let crew = Crew::new("block-io", threads_max, finished.clone(), move |job| carry_out(&file, job));
+        Ok(Self { crew, finished, results })
     }
 
     /// One thread more.
@@ -71,33 +69,20 @@ impl Workers {
     /// # Errors
     /// Where the system gives none.
     pub(super) fn start_thread(&mut self) -> io::Result<()> {
-        let (file, waiting) = (Arc::clone(&self.file), self.waiting.clone());
-        let finished = self.finished.clone();
-        let work = move || waiting.work(&finished, |job| carry_out(&file, job));
-        thread::Builder::new().name("block-io".to_owned()).spawn(work)?;
-        self.threads += 1;
-        Ok(())
+        self.crew.start_thread()
     }
 
     /// Gives a request to a thread; it comes back by [`Workers::take`], with its index.
     pub(super) fn give(&mut self, index: usize, request: IoRequest) {
-        self.given += 1;
-        if self.threads < self.given.min(THREADS_MAX)
-            && let Err(error) = self.start_thread()
-            && self.threads == 0
-        {
+        if let Err((Job { index, request }, error)) = self.crew.give(Job { index, request }) {
             let code = error.raw_os_error().unwrap_or(libc::EAGAIN);
             self.finished.give((index, settle(request, Err(code))));
-            return;
         }
-        assert!(self.jobs.give(Job { index, request }), "a side of the queue is here");
     }
 
     /// A request that is over; `None` clears the bell.
     pub(super) fn take(&mut self) -> Option<(usize, IoCompletion)> {
-        let done = self.results.take()?;
-        self.given -= 1;
-        Some(done)
+        self.results.take()
     }
 
     /// Readable when something came back after the last `None`. Others may ring it too: a `None` clears it.

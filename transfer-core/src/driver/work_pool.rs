@@ -1,18 +1,18 @@
-//! Workers for what would hold the event loop up: sealing and hashing on one pool, files on another.
+//! Workers for what would hold the event loop up: sealing and hashing by one crew, files by another.
 //!
-//! Two pools, so that a file system that hangs in fsync does not keep segments from being sealed. Results
+//! Two crews, so that a file system that hangs in fsync does not keep segments from being sealed. Results
 //! come back over one hand-off, which wakes the loop. Small work is done at once by the caller, since a
 //! hop costs more than the work.
 
 use std::os::fd::RawFd;
 
-use rayon::{ThreadPool, ThreadPoolBuilder};
-use storage_mapping::hand_off::{Giver, Taker, results};
+use storage_mapping::hand_off::crew::Crew;
+use storage_mapping::hand_off::{Taker, results};
 
 /// Threads for files: they mostly wait.
 const FILE_THREADS: usize = 4;
 
-/// Which pool a piece of work goes to.
+/// Which crew a piece of work goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
     /// Computation.
@@ -21,11 +21,13 @@ pub enum Lane {
     Files,
 }
 
+/// A piece of work, for one thread or another.
+type Job<R> = Box<dyn FnOnce() -> R + Send>;
+
 /// The workers of one loop; `R` is what comes back.
 pub struct WorkPool<R> {
-    compute: ThreadPool,
-    files: ThreadPool,
-    finished: Giver<R>,
+    compute: Crew<Job<R>, R>,
+    files: Crew<Job<R>, R>,
     results: Taker<R>,
     pending: usize,
 }
@@ -37,41 +39,29 @@ impl<R> std::fmt::Debug for WorkPool<R> {
 }
 
 impl<R: Send + 'static> WorkPool<R> {
-    /// Starts the threads: as many as there are processors for computation, four for files.
+    /// Starts a thread of each crew. There will be as many for computation as there are processors, and four
+    /// for files.
     ///
     /// # Errors
     /// If threads or an eventfd cannot be had.
     pub fn new() -> std::io::Result<Self> {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        let pool = |name: &'static str, threads: usize| {
-            ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .thread_name(move |index| format!("{name}-{index}"))
-                .build()
-                .map_err(std::io::Error::other)
-        };
         let (finished, results) = results()?;
-        Ok(Self {
-            compute: pool("seal", processors)?,
-            files: pool("file", FILE_THREADS)?,
-            finished,
-            results,
-            pending: 0,
-        })
+        let crew = |name, threads| Crew::new(name, threads, finished.clone(), |job: Job<R>| job());
+        let (mut compute, mut files) = (crew("seal", processors), crew("file", FILE_THREADS));
+        compute.start_thread()?;
+        files.start_thread()?;
+        Ok(Self { compute, files, results, pending: 0 })
     }
 
     /// Hands out a piece of work.
     pub fn spawn(&mut self, lane: Lane, work: impl FnOnce() -> R + Send + 'static) {
-        let finished = self.finished.clone();
-        let pool = match lane {
-            Lane::Compute => &self.compute,
-            Lane::Files => &self.files,
+        let crew = match lane {
+            Lane::Compute => &mut self.compute,
+            Lane::Files => &mut self.files,
         };
         self.pending += 1;
-        pool.spawn(move || {
-            // The loop may be gone at the end of the program: nobody waits for the result then.
-            let _ = finished.give(work());
-        });
+        assert!(crew.give(Box::new(work)).is_ok(), "each crew has a thread");
     }
 
     /// The next result. Only after `None` may one wait for the descriptor.

@@ -80,6 +80,15 @@ impl FileStat {
     }
 }
 
+/// What a file system has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes that files of this user may still take; quotas are not told.
+    pub free_bytes: u64,
+    /// It lies in memory: room is reserved page by page there, which takes as long as writing.
+    pub in_memory: bool,
+}
+
 /// A file system with the clock and the randomness of its host.
 pub trait FileSystem: Debug + Send + Sync {
     /// Opens a file or directory by the operator's own path, following links.
@@ -216,11 +225,17 @@ pub trait FileHandle: Any + Debug + Send + Sync {
     /// Those of ftruncate.
     fn set_length(&self, length: u64) -> Result<(), Errno>;
 
-    /// Reserves room for `length` bytes without changing the length.
+    /// Reserves room for `length` bytes from `offset` on without changing the length of the file.
     ///
     /// # Errors
     /// Those of fallocate; EOPNOTSUPP where the file system cannot.
-    fn allocate(&self, length: u64) -> Result<(), Errno>;
+    fn allocate(&self, offset: u64, length: u64) -> Result<(), Errno>;
+
+    /// What the file system still has room for.
+    ///
+    /// # Errors
+    /// Those of fstatfs.
+    fn room(&self) -> Result<Room, Errno>;
 
     /// Permission bits.
     ///

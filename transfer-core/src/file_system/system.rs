@@ -4,13 +4,13 @@
 //! NO_SYMLINKS and NO_MAGICLINKS and O_NOFOLLOW, or names one component; descriptors are closed on exec.
 //! Not here: any decision.
 
-use super::{FileHandle, FileKind, FileStat, FileSystem, Handle};
+use super::{FileHandle, FileKind, FileStat, FileSystem, Handle, Room};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
     AtFlags, CWD, Dir, FallocateFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags,
     ResolveFlags, Stat, Timespec, Timestamps, Uid, chownat, fallocate, fchmod, fchown, fdatasync, flock,
-    fstat, fsync, ftruncate, futimens, mkdirat, open, openat2, readlinkat, renameat_with, statat, symlinkat,
-    syncfs, unlinkat, utimensat,
+    fstat, fstatfs, fsync, ftruncate, futimens, mkdirat, open, openat2, readlinkat, renameat_with, statat,
+    symlinkat, syncfs, unlinkat, utimensat,
 };
 use rustix::io::{Errno, pread, pwrite, retry_on_intr};
 use std::any::Any;
@@ -18,6 +18,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// What fstatfs calls tmpfs, from statfs(2).
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// The file system, the clock and the random source of this machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -145,8 +148,15 @@ impl FileHandle for SystemHandle {
         retry_on_intr(|| ftruncate(&self.0, length))
     }
 
-    fn allocate(&self, length: u64) -> Result<(), Errno> {
-        fallocate(&self.0, FallocateFlags::KEEP_SIZE, 0, length)
+    fn allocate(&self, offset: u64, length: u64) -> Result<(), Errno> {
+        retry_on_intr(|| fallocate(&self.0, FallocateFlags::KEEP_SIZE, offset, length))
+    }
+
+    fn room(&self) -> Result<Room, Errno> {
+        let found = fstatfs(&self.0)?;
+        let block_bytes = u64::try_from(found.f_bsize).unwrap_or(0);
+        let free_bytes = found.f_bavail.saturating_mul(block_bytes);
+        Ok(Room { free_bytes, in_memory: found.f_type == TMPFS_MAGIC })
     }
 
     fn set_mode(&self, mode: Mode) -> Result<(), Errno> {

@@ -309,8 +309,10 @@ impl LocalFiles {
                 hash_range(&self.pool, &*file, offset, length, self.segment_bytes)
             }
             LocalWork::StoreSegment { index, offset, payload } => {
-                receiving.partial_file(index)?.write_all_at(payload.bytes(), offset)?;
-                Ok(LocalDone::SegmentStored(SegmentHash::of(offset, payload.bytes())))
+                // Before it waits for its turn to write, so that nobody waits for the hash.
+                let hash = SegmentHash::of(offset, payload.bytes());
+                receiving.store_segment(index, offset, payload.bytes())?;
+                Ok(LocalDone::SegmentStored(hash))
             }
             LocalWork::Checkpoint { index, length } => receiving.checkpoint(index, length),
             LocalWork::StorePack { payload, files } => {

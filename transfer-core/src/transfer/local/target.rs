@@ -14,6 +14,7 @@
 
 mod folder;
 mod publish;
+mod reserved;
 
 use super::super::code::{ErrorCode, LocalError};
 use super::super::name::RelativePath;
@@ -26,6 +27,7 @@ use super::{Place, lock};
 use crate::file_system::{Errno, FileHandle, Handle, Mode, OFlags};
 use crate::journal::{Entry, Journal};
 use folder::PartialFolder;
+use reserved::Reserved;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -49,6 +51,7 @@ struct Partial {
     /// None for a stream.
     size: Option<u64>,
     marks: u64,
+    reserved: Arc<Mutex<Reserved>>,
     _claim: Claim,
 }
 
@@ -231,18 +234,14 @@ impl Receiving {
             resume = durable - durable % segment_bytes as u64;
         }
         opened.set_length(resume)?;
-        if size > segment_bytes as u64 {
-            match opened.allocate(size) {
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
-                Err(errno) => {
-                    if !found {
-                        self.folder.discard(&name);
-                    }
-                    return Err(errno.into());
-                }
+        let reserved = Reserved::new(&*opened, file, resume, segment_bytes as u64).inspect_err(|_| {
+            if !found {
+                self.folder.discard(&name);
             }
-        }
-        let partial = Partial { file: opened, id: file.id, size: file.size, marks: 0, _claim: claim };
+        })?;
+        let reserved = Arc::new(Mutex::new(reserved));
+        let partial =
+            Partial { file: opened, id: file.id, size: file.size, marks: 0, reserved, _claim: claim };
         lock(&self.open).insert(file.index, partial);
         Ok((stat.inode, resume))
     }
@@ -253,6 +252,18 @@ impl Receiving {
         open.get(&index)
             .map(|partial| Arc::clone(&partial.file))
             .ok_or_else(|| LocalError::new(ErrorCode::Io))
+    }
+
+    /// Writes one segment of a large partial file.
+    pub(crate) fn store_segment(&self, index: u32, offset: u64, bytes: &[u8]) -> Result<(), LocalError> {
+        let (file, reserved) = {
+            let open = lock(&self.open);
+            let partial = open.get(&index).ok_or_else(|| LocalError::new(ErrorCode::Io))?;
+            (Arc::clone(&partial.file), Arc::clone(&partial.reserved))
+        };
+        let mut reserved = lock(&reserved);
+        reserved.reach(&*file, offset.saturating_add(bytes.len() as u64))?;
+        Ok(file.write_all_at(bytes, offset)?)
     }
 
     /// Makes a prefix durable, then records it.
