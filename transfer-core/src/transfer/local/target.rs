@@ -77,6 +77,8 @@ pub(crate) struct Receiving {
     time_s: u64,
     journal: Arc<Mutex<Journal>>,
     open: Mutex<BTreeMap<u32, Partial>>,
+    /// Who makes small files: a kernel lets one into a directory at a time, and lets the others spin.
+    making: Mutex<()>,
     directories: Mutex<Vec<MadeDirectory>>,
     /// Directories with new entries that are not durable yet.
     unsynced: Mutex<BTreeSet<RelativePath>>,
@@ -130,6 +132,7 @@ impl Receiving {
             time_s,
             journal,
             open: Mutex::default(),
+            making: Mutex::default(),
             directories: Mutex::default(),
             unsynced: Mutex::default(),
         })
@@ -291,28 +294,27 @@ impl Receiving {
             let journal = lock(&self.journal);
             files.iter().map(|pack| self.known(&pack.file, &journal)).collect()
         };
-        let store = |((pack, claim), known): ((&PackFile, Result<Claim, LocalError>), Option<FileAnswer>)| {
+        // Hashed before it is this thread's turn.
+        let contents: Vec<Result<&[u8], LocalError>> =
+            files.iter().map(|pack| content_of(bytes, pack)).collect();
+        let _turn = lock(&self.making);
+        let mut answers = Vec::with_capacity(files.len());
+        for (((pack, claim), known), content) in files.iter().zip(claims).zip(known).zip(contents) {
             let stored = claim.and_then(|claim| match known {
                 Some(known) => Ok(known),
                 None => {
-                    let inode = self.store_small(bytes, pack)?;
+                    let inode = self.store_small(content?, pack)?;
                     claim.keep(true);
                     Ok(FileAnswer::Opened { inode, resume: 0 })
                 }
             });
-            stored.unwrap_or_else(FileAnswer::Refused)
-        };
-        files.iter().zip(claims).zip(known).map(store).collect()
+            answers.push(stored.unwrap_or_else(FileAnswer::Refused));
+        }
+        answers
     }
 
-    fn store_small(&self, bytes: &[u8], pack: &PackFile) -> Result<u64, LocalError> {
-        let content = bytes.get(pack.start..pack.start + pack.length);
-        let content = content.ok_or_else(|| LocalError::new(ErrorCode::Io))?;
+    fn store_small(&self, content: &[u8], pack: &PackFile) -> Result<u64, LocalError> {
         let target = self.target(&pack.file.path)?;
-        let root: Root = *blake3::hash(content).as_bytes();
-        if root != pack.root {
-            return Err(LocalError::new(ErrorCode::RootMismatch));
-        }
         if self.no_clobber {
             self.check_target(&target)?;
         }
@@ -346,6 +348,17 @@ impl Receiving {
         }
         Ok(())
     }
+}
+
+/// The bytes of a file in its pack, if they have the announced root.
+fn content_of<'a>(bytes: &'a [u8], pack: &PackFile) -> Result<&'a [u8], LocalError> {
+    let end = pack.start.checked_add(pack.length).ok_or_else(|| LocalError::new(ErrorCode::Io))?;
+    let content = bytes.get(pack.start..end).ok_or_else(|| LocalError::new(ErrorCode::Io))?;
+    let root: Root = *blake3::hash(content).as_bytes();
+    if root != pack.root {
+        return Err(LocalError::new(ErrorCode::RootMismatch));
+    }
+    Ok(content)
 }
 
 fn journal_error(error: std::io::Error) -> LocalError {
