@@ -4,6 +4,7 @@
 //! (`docs/performance.md`).
 
 mod multipath;
+mod report;
 mod transfer;
 
 use super::CommandError;

@@ -13,6 +13,7 @@ use system_tests::multipath_goals::figure::{Figure, Judged, Target};
 use system_tests::multipath_goals::{Effort, MEASUREMENTS, Measured, Measurement};
 
 use super::super::{CommandError, print, say};
+use super::report::number;
 use crate::args::bench::BenchMultipathArgs;
 use crate::exit::Exit;
 
@@ -84,16 +85,6 @@ fn target(figure: &Figure) -> String {
     format!("{}{unit}", figure.target)
 }
 
-/// Three digits that say something, or so.
-fn number(value: f64) -> String {
-    match value.abs() {
-        size if size >= 100.0 || value == 0.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 0.1 => format!("{value:.3}"),
-        _ => format!("{value:.5}"),
-    }
-}
-
 fn as_json(args: &BenchMultipathArgs, all: &Measured) -> String {
     let figure = |figure: &Figure| {
         let (relation, value) = match figure.target {
@@ -121,12 +112,6 @@ fn as_json(args: &BenchMultipathArgs, all: &Measured) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_short_and_say_something() {
-        let texts = [0.0, 0.0012, 0.9999, 12.34, 1234.5].map(number);
-        assert_eq!(texts, ["0", "0.00120", "1.000", "12.3", "1234"]);
-    }
 
     #[test]
     fn a_goal_that_is_not_measured_here_is_told_with_those_that_are() {
