@@ -3,15 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use storage_mapping::ByteSize;
 
-use super::size;
+mod compare;
 
-const TRANSFER_EXAMPLES: &str = "\
-Examples:
-  diskwire bench transfer
-  diskwire bench transfer --size 4GiB --compare
-      the same file by scp and rsync over loopback, where they are there";
+pub use compare::{BenchFileArgs, BenchMeterArgs, BenchSmallFilesArgs, CompareArgs};
 
 const MULTIPATH_EXAMPLES: &str = "\
 Examples:
@@ -37,8 +32,12 @@ pub struct BenchArgs {
 #[derive(Clone, Debug, Subcommand)]
 #[expect(missing_docs, reason = "described at its arguments, where its help comes from")]
 pub enum BenchCommand {
+    #[command(alias = "transfer")]
+    File(BenchFileArgs),
+    #[command(hide = true)]
+    Meter(BenchMeterArgs),
     Multipath(BenchMultipathArgs),
-    Transfer(BenchTransferArgs),
+    SmallFiles(BenchSmallFilesArgs),
 }
 
 /// Measures the multipath layer against its goals, each beside its target.
@@ -54,21 +53,6 @@ pub struct BenchMultipathArgs {
     /// Where the file of goal 2 is made: on a disk, not in memory.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub folder: PathBuf,
-    /// Print the figures as one JSON object.
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Times the transfer of one file between two hosts on a lab volume in memory.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = TRANSFER_EXAMPLES)]
-pub struct BenchTransferArgs {
-    /// Size of the file.
-    #[arg(long, value_name = "BYTES", default_value = "2GiB", value_parser = size)]
-    pub size: ByteSize,
-    /// Time scp and rsync over loopback too.
-    #[arg(long)]
-    pub compare: bool,
     /// Print the figures as one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use storage_mapping::ByteSize;
@@ -22,22 +22,13 @@ use crate::survey::{Survey, Surveyor};
 const VOLUME_BYTES: u64 = 256 << 20;
 
 /// The second host: killed with the demo, whatever happens.
-pub(super) struct Beta(Option<Child>);
-
-impl Beta {
-    /// The process, for who ends it in order.
-    pub(super) fn into_child(mut self) -> Child {
-        self.0.take().expect("it is there until now")
-    }
-}
+struct Beta(Child);
 
 impl Drop for Beta {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            // It may have ended by itself; then there is nothing to end or to wait for.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // It may have ended by itself; then there is nothing to end or to wait for.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -119,7 +110,7 @@ pub(super) fn lab_args(world: &Path) -> LabCreateArgs {
 }
 
 /// Starts `serve` and waits until it says that it serves.
-pub(super) fn start_beta(program: &Path, config: &Path) -> Result<Beta, CommandError> {
+fn start_beta(program: &Path, config: &Path) -> Result<Beta, CommandError> {
     let mut child = Command::new(program)
         .arg("-c")
         .arg(config)
@@ -130,14 +121,20 @@ pub(super) fn start_beta(program: &Path, config: &Path) -> Result<Beta, CommandE
         .spawn()
         .map_err(CommandError::Demo)?;
     let said = child.stderr.take().expect("it was asked for");
-    let beta = Beta(Some(child));
+    let beta = Beta(child);
+    wait_until_it_serves(said)?;
+    Ok(beta)
+}
+
+/// Waits until `serve` says on standard error that it serves.
+pub(super) fn wait_until_it_serves(said: ChildStderr) -> Result<(), CommandError> {
     let mut lines = BufReader::new(said).lines();
     let mut last = "it ended without a word".to_owned();
     for line in lines.by_ref().map_while(Result::ok) {
         if line.contains(" serves ") {
             // Its further lines are read and dropped, so that it never waits for a reader.
             std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-            return Ok(beta);
+            return Ok(());
         }
         last = line;
     }
@@ -145,7 +142,7 @@ pub(super) fn start_beta(program: &Path, config: &Path) -> Result<Beta, CommandE
 }
 
 /// One `cp` as a process of its own; how long it took.
-pub(super) fn copy(program: &Path, config: &Path, ends: &[PathBuf]) -> Result<Duration, CommandError> {
+fn copy(program: &Path, config: &Path, ends: &[PathBuf]) -> Result<Duration, CommandError> {
     let start = Instant::now();
     let status = Command::new(program)
         .arg("-c")

@@ -39,6 +39,36 @@ use transfer_core::transfer::NameError;
 /// Why a command did not do what it was asked for.
 #[derive(Debug, Error)]
 pub enum CommandError {
+    /// A copy of a measurement is not what was copied.
+    #[error("what {name} copied is not what was sent")]
+    BenchDiffers {
+        /// What copied it.
+        name: String,
+    },
+    /// Where a measurement is to take place.
+    #[error("{folder}: {why}; name another folder by --folder or --ends")]
+    BenchFolder {
+        /// The folder.
+        folder: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A program of a measurement.
+    #[error("{program} does not work")]
+    BenchProgram {
+        /// Which.
+        program: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A report that is to be drawn.
+    #[error("{file} is no report of `diskwire bench --json`: {why}")]
+    BenchReport {
+        /// The file.
+        file: String,
+        /// Why.
+        why: String,
+    },
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -291,7 +321,8 @@ impl CommandError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Config(_)
+            Self::BenchFolder { .. }
+            | Self::Config(_)
             | Self::ControlCommand { .. }
             | Self::ControlEphemeral { .. }
             | Self::ControlSession(crate::control_session::SessionError::Stack(StackError::Address {
@@ -322,7 +353,10 @@ impl CommandError {
                     | CloseReason::ShuttingDown,
                 ..
             } => Exit::TryAgain,
-            Self::Chart { .. }
+            Self::BenchDiffers { .. }
+            | Self::BenchProgram { .. }
+            | Self::BenchReport { .. }
+            | Self::Chart { .. }
             | Self::Connect(_)
             | Self::ControlSession(_)
             | Self::Demo(_)

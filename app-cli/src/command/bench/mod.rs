@@ -1,11 +1,11 @@
 //! `diskwire bench`: figures of this program on this machine.
 //!
-//! Not here: what is measured (`transfer`, and `multipath` with the goals of the package `system-tests`), what the figures mean
-//! (`docs/performance.md`).
+//! Not here: what is measured (`compare` for whole processes, and `multipath` with the goals of the package `system-tests`), what
+//! the figures mean (`docs/performance.md`).
 
+mod compare;
 mod multipath;
 mod report;
-mod transfer;
 
 use super::CommandError;
 use crate::args::bench::{BenchArgs, BenchCommand};
@@ -13,7 +13,9 @@ use crate::exit::Exit;
 
 pub(super) fn run(args: &BenchArgs) -> Result<Exit, CommandError> {
     match &args.command {
+        BenchCommand::File(args) => compare::file::run(args),
+        BenchCommand::Meter(args) => compare::meter::run(args),
         BenchCommand::Multipath(args) => multipath::run(args),
-        BenchCommand::Transfer(args) => transfer::run(args),
+        BenchCommand::SmallFiles(args) => compare::small_files::run(args),
     }
 }
