@@ -203,3 +203,26 @@ fn a_folder_that_cannot_be_used_is_wrong_usage() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("/no/such folder: No such file") && said.contains("--folder"), "{said}");
 }
+
+#[test]
+fn reports_become_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("one.json");
+    let row = r#"{"what":"scp, time","unit":"s","median":2.0,"least":1.0,"most":3.0,"goal":{"at-least":4.0},"met":false}"#;
+    std::fs::write(&report, format!(r#"{{"bench":"file","rows":[{row}]}}"#)).unwrap();
+    let out = folder.path().join("new/pictures");
+    let charts = |report: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_diskwire"))
+            .args(["bench", "charts", "--out"])
+            .args([&out, report])
+            .output()
+            .unwrap()
+    };
+    let output = charts(&report);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let picture = std::fs::read_to_string(out.join("one.svg")).unwrap();
+    assert!(picture.contains("scp, time") && picture.contains("goal ≥ 4 missed"), "{picture}");
+    let output = charts(&folder.path().join("none.json"));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("none.json is no report"));
+}

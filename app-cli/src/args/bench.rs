@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 mod compare;
 
-pub use compare::{BenchFileArgs, BenchMeterArgs, BenchSmallFilesArgs, CompareArgs};
+pub use compare::{BenchChartsArgs, BenchFileArgs, BenchMeterArgs, BenchSmallFilesArgs, CompareArgs};
 
 const MULTIPATH_EXAMPLES: &str = "\
 Examples:
@@ -32,6 +32,7 @@ pub struct BenchArgs {
 #[derive(Clone, Debug, Subcommand)]
 #[expect(missing_docs, reason = "described at its arguments, where its help comes from")]
 pub enum BenchCommand {
+    Charts(BenchChartsArgs),
     #[command(alias = "transfer")]
     File(BenchFileArgs),
     #[command(hide = true)]

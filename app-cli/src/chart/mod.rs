@@ -12,8 +12,9 @@
 //! ```
 //!
 //! Keeps true: it is one file that needs no other, and is read on a light and on a dark screen; equal input gives equal
-//! text. Not here: SVG (`svg`), measuring.
+//! text. Not here: SVG (`svg`), bars of a measurement (`bars`), measuring.
 
+pub mod bars;
 mod svg;
 
 use std::collections::BTreeMap;
@@ -368,20 +369,14 @@ fn time(seconds: f64) -> String {
     format!("{text} {unit}")
 }
 
-/// Plain rules first, for who does not know whether the screen is dark.
 fn style() -> String {
     let mut light = String::from(
-        "text{font-family:system-ui,sans-serif;fill:#222}.title{font-size:17px;font-weight:600}.label{font-size:12px}\
-         .small{font-size:11px}.faint{fill:#666}.ground{fill:#fff}.fault{fill:#f4e3c1}\
-         .grid{stroke:#ddd;stroke-width:1}.axis{stroke:#555;stroke-width:1}\
-         .bound{stroke:#b00020;stroke-width:1.5;stroke-dasharray:7 4}\
+        ".fault{fill:#f4e3c1}\
          .dot{fill:none;stroke:#666;stroke-width:4;stroke-linecap:round;stroke-opacity:.75}.big{stroke-width:9;stroke-opacity:1}\
          .met{fill:none;stroke:#b00020;stroke-width:11;stroke-linecap:round;stroke-opacity:.35}.cross{fill:none;stroke:#b00020;stroke-width:2}.band{fill:#eee}",
     );
     let mut dark = String::from(
-        "text{fill:#e6e6e6}.faint{fill:#a0a0a0}.ground{fill:#16181c}.fault{fill:#3d3420}\
-         .grid{stroke:#33373d}.axis{stroke:#9a9a9a}.bound{stroke:#ff6b7d}.dot{stroke:#aaa}.met{stroke:#ff6b7d}.cross{stroke:#ff6b7d}\
-         .band{fill:#2a2d33}",
+        ".fault{fill:#3d3420}.dot{stroke:#aaa}.met{stroke:#ff6b7d}.cross{stroke:#ff6b7d}.band{fill:#2a2d33}",
     );
     for (place, (on_light, on_dark)) in PATH_COLOURS.iter().enumerate() {
         let _ = write!(light, ".p{place}{{stroke:{on_light}}}");
@@ -391,11 +386,12 @@ fn style() -> String {
         let _ = write!(light, ".{state}{{fill:{on_light}}}");
         let _ = write!(dark, ".{state}{{fill:{on_dark}}}");
     }
-    format!("{light}@media(prefers-color-scheme:dark){{{dark}}}")
+    svg::style(&light, &dark)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::svg::tests::check_nesting;
     use super::*;
 
     fn chart() -> Chart {
@@ -425,23 +421,6 @@ mod tests {
                 ),
             ],
         }
-    }
-
-    /// Every element is closed, and nothing stands open at the end.
-    fn check_nesting(text: &str) {
-        let mut open = Vec::new();
-        let mut rest = text;
-        while let Some(at) = rest.find('<') {
-            let end = at + rest[at..].find('>').expect("a tag ends");
-            let tag = &rest[at + 1..end];
-            if let Some(name) = tag.strip_prefix('/') {
-                assert_eq!(open.pop(), Some(name), "{tag}");
-            } else if !tag.ends_with('/') {
-                open.push(tag.split(' ').next().unwrap());
-            }
-            rest = &rest[end + 1..];
-        }
-        assert!(open.is_empty(), "{open:?}");
     }
 
     #[test]

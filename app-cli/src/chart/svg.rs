@@ -4,6 +4,18 @@
 
 use std::fmt::{Display, Write};
 
+/// How every chart looks: plain rules, for who does not know whether the screen is dark, and those for a dark one.
+const LIGHT: &str = "text{font-family:system-ui,sans-serif;fill:#222}.title{font-size:17px;font-weight:600}.label{font-size:12px}\
+     .small{font-size:11px}.faint{fill:#666}.ground{fill:#fff}.grid{stroke:#ddd;stroke-width:1}\
+     .axis{stroke:#555;stroke-width:1}.bound{stroke:#b00020;stroke-width:1.5;stroke-dasharray:7 4}";
+const DARK: &str = "text{fill:#e6e6e6}.faint{fill:#a0a0a0}.ground{fill:#16181c}.grid{stroke:#33373d}.axis{stroke:#9a9a9a}\
+     .bound{stroke:#ff6b7d}";
+
+/// The rules of a chart: those of every chart, and its own for a light and for a dark screen.
+pub(super) fn style(light: &str, dark: &str) -> String {
+    format!("{LIGHT}{light}@media(prefers-color-scheme:dark){{{DARK}{dark}}}")
+}
+
 /// A drawing under way.
 pub(super) struct Svg {
     text: String,
@@ -102,8 +114,25 @@ fn escaped(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Every element is closed, and nothing stands open at the end.
+    pub(in super::super) fn check_nesting(text: &str) {
+        let mut open = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('<') {
+            let end = at + rest[at..].find('>').expect("a tag ends");
+            let tag = &rest[at + 1..end];
+            if let Some(name) = tag.strip_prefix('/') {
+                assert_eq!(open.pop(), Some(name), "{tag}");
+            } else if !tag.ends_with('/') {
+                open.push(tag.split(' ').next().unwrap());
+            }
+            rest = &rest[end + 1..];
+        }
+        assert!(open.is_empty(), "{open:?}");
+    }
 
     #[test]
     fn no_text_leaves_its_place() {

@@ -30,6 +30,12 @@ Examples:
 
 The exit code is 1 if a goal is missed. Copies are verified; that is not timed.";
 
+const CHARTS_EXAMPLES: &str = "\
+Examples:
+  diskwire bench file --compare --json > file.json
+  diskwire bench charts --out pictures file.json
+      makes pictures/file.svg";
+
 const METER_EXAMPLES: &str = "\
 Examples:
   diskwire bench meter -- sleep 1
@@ -90,6 +96,18 @@ pub struct BenchSmallFilesArgs {
     /// What both comparisons take.
     #[command(flatten)]
     pub compare: CompareArgs,
+}
+
+/// Draws the bars of former measurements as SVG, a file for each report.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = CHARTS_EXAMPLES)]
+pub struct BenchChartsArgs {
+    /// Where the pictures go, named as the reports.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub out: PathBuf,
+    /// What `diskwire bench ... --json` printed.
+    #[arg(value_name = "REPORT", required = true)]
+    pub reports: Vec<PathBuf>,
 }
 
 /// Runs a program and prints what it and all that it started cost.

@@ -9,6 +9,9 @@ use system_tests::multipath_goals::figure::Target;
 use super::super::{CommandError, print};
 use crate::exit::Exit;
 
+/// A longer name stands on a line of its own, so that its figures and its goal fit the table.
+const NAME_SIGNS_MAX: usize = 28;
+
 /// One thing that was measured, several times.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
@@ -78,7 +81,8 @@ impl Report {
         for condition in &self.conditions {
             text += &format!("{condition}\n");
         }
-        let width = self.rows.iter().map(|row| row.what.chars().count()).max().unwrap_or(0);
+        let longest = self.rows.iter().map(|row| row.what.chars().count()).max().unwrap_or(0);
+        let width = longest.min(NAME_SIGNS_MAX);
         text += &format!("\n{:<width$}  {:>8} {:<8} {:>17}  goal\n", "", "median", "", "least to most");
         for row in &self.rows {
             let spread = format!("{} to {}", number(row.least()), number(row.most()));
@@ -87,7 +91,11 @@ impl Report {
                 (Some(goal), _) => format!("  {goal} MISSED"),
                 (None, _) => String::new(),
             };
-            let (what, median) = (&row.what, number(row.median()));
+            let (mut what, median) = (row.what.as_str(), number(row.median()));
+            if what.chars().count() > width {
+                text += &format!("{what}\n");
+                what = "";
+            }
             let line = format!("{what:<width$}  {median:>8} {:<8} {spread:>17}{judged}", row.unit);
             text += line.trim_end();
             text += "\n";
@@ -98,7 +106,8 @@ impl Report {
         text
     }
 
-    fn json(&self) -> Value {
+    /// It as `--json` prints it.
+    pub(super) fn json(&self) -> Value {
         let row = |row: &Row| {
             let goal = row.goal.map(|goal| match goal {
                 Target::AtMost(value) => json!({ "at-most": value }),
@@ -165,6 +174,7 @@ mod tests {
         let text = report.text();
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
         assert!(text.contains("≥ 0.9 reached"), "{text}");
+        assert!(text.contains("\nwriting and reading at once, a MiB each\n     "), "{text}");
         let json = report.json();
         assert_eq!(json["rows"][0]["median"], 1234.5);
         assert_eq!(json["rows"][1]["met"], true);
