@@ -6,7 +6,7 @@
 # DISK is a folder on a disk; without it only what lies in memory is measured. DISKWIRE names another program than the
 # release build. A goal that is missed (exit code 1, with a report) stops nothing; what does not work is told at the end.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+root=$(cd "$(dirname "$0")/.." && pwd)
 
 quick=()
 places=()
@@ -18,8 +18,8 @@ disk=${places[1]:-}
 mkdir -p "$out"
 
 if [ -z "${DISKWIRE:-}" ]; then
-    cargo build --release -p diskwire
-    DISKWIRE=target/release/diskwire
+    cargo build --release -p diskwire --manifest-path "$root/Cargo.toml"
+    DISKWIRE=$root/target/release/diskwire
 fi
 
 broken=()
@@ -38,12 +38,13 @@ measure() {
 measure crypto crypto
 measure channel channel
 measure scaling scaling
-measure latency latency
+measure latency latency --folder "${disk:-.}"
 measure idle idle
 measure multipath multipath --folder "${disk:-.}"
 measure file file --compare --sync
 measure small-files small-files --compare --sync
 if [ -n "$disk" ]; then
+    measure idle-disk idle --folder "$disk"
     measure channel-disk channel --folder "$disk"
     measure file-disk file --compare --sync --folder "$disk"
     measure file-disk-volume file --folder "$disk" --ends /dev/shm

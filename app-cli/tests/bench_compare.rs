@@ -41,7 +41,8 @@ fn is_there(program: &str) -> bool {
 fn medians(told: &Value) -> Vec<(String, f64)> {
     let rows = told["rows"].as_array().expect("rows");
     let median = |row: &Value| {
-        let name = format!("{} [{}]", row["what"].as_str().unwrap(), row["unit"].as_str().unwrap());
+        let text = |field: &str| row[field].as_str().expect("a text");
+        let name = format!("{} [{}]", text("what"), text("unit"));
         let median = row["median"].as_f64().unwrap_or_else(|| panic!("{name}: nothing measured"));
         assert!(median > 0.0, "{name}: {median}");
         (name, median)
@@ -146,7 +147,6 @@ fn one_file_is_measured_beside_what_is_installed() {
         assert!((ratio - median(&told, &format!("{name}, time ratio []"))).abs() < 1e-6, "{name}: {ratio}");
         let synced = median(&told, &format!("{name} + sync, time [s]"));
         assert!(synced >= median(&told, &format!("{name}, time [s]")), "{name}");
-        // A session of sshd does its part: without it this was a third.
         assert!(median(&told, &format!("{name}, CPU [CPU s]")) > 0.005, "{name}");
     }
     assert!(is_there("nbdcopy") || conditions(&told).contains("not measured: nbdcopy"), "{told}");
@@ -174,7 +174,7 @@ fn small_files_are_measured() {
     assert_eq!(code, Some(0), "{said}{told}");
     assert!(median(&told, "diskwire, time [s]") > 0.001);
     // A packed segment carries many files, and a look at the tables is a request too.
-    assert!(median(&told, "serve, I/Os per file []") > 0.01);
+    assert!(median(&told, "serve, I/Os [/file]") > 0.01);
     assert!(conditions(&told).contains("250 files of 1000"), "{told}");
 }
 

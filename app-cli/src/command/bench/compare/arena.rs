@@ -114,7 +114,7 @@ impl Arena {
     fn run(&self, contestant: Contestant) -> Result<Run, CommandError> {
         self.sync()?;
         let mut run = self.copy(contestant)?;
-        if self.is_synced && contestant != Contestant::Diskwire {
+        if self.is_synced && !contestant.syncs() {
             let start = Instant::now();
             self.sync()?;
             run.synced_seconds = Some(run.seconds + start.elapsed().as_secs_f64());

@@ -60,6 +60,11 @@ impl Contestant {
         (self == Self::RsyncFsync && !rsync_knows("--fsync")).then(|| "rsync is too old".to_owned())
     }
 
+    /// Whether what it has copied is on the disk when it ends.
+    pub(super) fn syncs(self) -> bool {
+        matches!(self, Self::Diskwire | Self::RsyncFsync)
+    }
+
     /// Whether it goes through ssh.
     pub(super) fn needs_ssh(self) -> bool {
         !matches!(self, Self::Diskwire | Self::Nbdcopy)

@@ -49,12 +49,14 @@ fn described(
 ) -> Vec<String> {
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     let mut lines = vec![
-        format!("{what}, {rounds} rounds, on {count} CPUs"),
+        format!("{what}; rounds: {rounds}, CPUs: {count}"),
         arena.places().describe(),
         "CPU: user and system time of all processes of both sides".to_owned(),
     ];
-    if contestants.iter().any(|contestant| contestant.needs_ssh()) {
-        lines.push("scp, rsync, tar: over sshd on loopback, with its default cipher".to_owned());
+    let over_ssh = contestants.iter().filter(|contestant| contestant.needs_ssh());
+    let over_ssh: Vec<String> = over_ssh.map(Contestant::to_string).collect();
+    if !over_ssh.is_empty() {
+        lines.push(format!("over sshd on loopback, as it is by default: {}", over_ssh.join(", ")));
     }
     if contestants.contains(&Contestant::Nbdcopy) {
         lines.push("nbdcopy: to nbdkit over a Unix socket, nothing encrypted or compared".to_owned());

@@ -44,9 +44,9 @@ impl Places {
         self.ends.as_ref().unwrap_or(&self.volume).path()
     }
 
-    /// Whether all of it is in memory.
-    pub(super) fn are_in_memory(&self) -> bool {
-        [self.volume(), self.ends()].iter().all(|place| is_memory(&file_system(place)))
+    /// Whether source and target are in memory.
+    pub(super) fn are_ends_in_memory(&self) -> bool {
+        is_memory(&file_system(self.ends()))
     }
 
     /// Whether the volume is in memory.

@@ -6,7 +6,7 @@ use super::super::report::Report;
 use super::arena::Arena;
 use super::content::make_tree;
 use super::contestant::Contestant;
-use super::standing::{Goal, Standing};
+use super::standing::{Amount, Goal, Standing};
 use super::{chosen, described};
 use crate::args::bench::BenchSmallFilesArgs;
 use crate::command::CommandError;
@@ -36,12 +36,11 @@ pub(in super::super) fn run(args: &BenchSmallFilesArgs) -> Result<Exit, CommandE
     let standing = Standing {
         contestants: &contestants,
         runs: &runs,
-        bytes: u64::from(files) * args.bytes.0,
+        amount: Amount::Files(files),
         goals: if is_judged { &GOALS } else { &[] },
     };
     let mut rows = standing.rows();
     rows.extend(standing.ours());
-    rows.push(standing.requests_per(f64::from(files), "file"));
     rows.extend(standing.ratios());
     let what = format!("{files} files of {} in folders of 100, diskwire cp -r -p", args.bytes);
     let mut conditions = described(&args.compare, &arena, &contestants, rounds, &what);

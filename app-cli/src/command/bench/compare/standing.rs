@@ -49,14 +49,64 @@ pub(super) struct Goal {
     pub(super) cpu: Option<f64>,
 }
 
+/// How much is copied.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Amount {
+    /// One file of so many bytes.
+    Bytes(u64),
+    /// So many files.
+    Files(u32),
+}
+
+impl Amount {
+    /// Counted in the unit that rates have.
+    fn count(self) -> f64 {
+        match self {
+            Self::Bytes(bytes) => bytes as f64 / MIB,
+            Self::Files(files) => f64::from(files),
+        }
+    }
+
+    /// The unit of rates.
+    fn per_second(self) -> &'static str {
+        match self {
+            Self::Bytes(_) => "MiB/s",
+            Self::Files(_) => "files/s",
+        }
+    }
+
+    /// CPU time for what is carried, with its unit.
+    fn cost(self, cpu_seconds: f64) -> f64 {
+        match self {
+            Self::Bytes(_) => cpu_seconds * 1024.0 / self.count(),
+            Self::Files(_) => cpu_seconds * 1000.0 / self.count(),
+        }
+    }
+
+    fn cost_unit(self) -> &'static str {
+        match self {
+            Self::Bytes(_) => "s/GiB",
+            Self::Files(_) => "ms/file",
+        }
+    }
+
+    /// The unit of what is counted for each.
+    fn each(self) -> &'static str {
+        match self {
+            Self::Bytes(_) => "/MiB",
+            Self::Files(_) => "/file",
+        }
+    }
+}
+
 /// All contestants, diskwire first, with their runs.
 pub(super) struct Standing<'a> {
     /// Who.
     pub(super) contestants: &'a [Contestant],
     /// Of each, round by round.
     pub(super) runs: &'a [Vec<Run>],
-    /// What is copied, in bytes.
-    pub(super) bytes: u64,
+    /// What each copies.
+    pub(super) amount: Amount,
     /// What is aimed at.
     pub(super) goals: &'a [Goal],
 }
@@ -65,20 +115,21 @@ impl Standing<'_> {
     /// Times, rates and CPU times of each contestant.
     pub(super) fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
-        let mib = self.bytes as f64 / MIB;
+        let (amount, count) = (self.amount, self.amount.count());
         for (contestant, runs) in self.contestants.iter().zip(self.runs) {
             let of = |value: &dyn Fn(&Run) -> f64| runs.iter().map(value).collect::<Vec<_>>();
             rows.push(Row::new(format!("{contestant}, time"), "s", of(&|run| run.seconds)));
-            rows.push(Row::new(format!("{contestant}, rate"), "MiB/s", of(&|run| mib / run.seconds)));
+            let rates = of(&|run| count / run.seconds);
+            rows.push(Row::new(format!("{contestant}, rate"), amount.per_second(), rates));
             let synced: Vec<f64> = runs.iter().filter_map(|run| run.synced_seconds).collect();
             if !synced.is_empty() {
                 rows.push(Row::new(format!("{contestant} + sync, time"), "s", synced.clone()));
-                let rates = synced.iter().map(|seconds| mib / seconds).collect();
-                rows.push(Row::new(format!("{contestant} + sync, rate"), "MiB/s", rates));
+                let rates = synced.iter().map(|seconds| count / seconds).collect();
+                rows.push(Row::new(format!("{contestant} + sync, rate"), amount.per_second(), rates));
             }
             rows.push(Row::new(format!("{contestant}, CPU"), "CPU s", of(&|run| run.cpu_seconds)));
-            let per_gib = of(&|run| run.cpu_seconds * 1024.0 / mib);
-            rows.push(Row::new(format!("{contestant}, CPU"), "s/GiB", per_gib));
+            let costs = of(&|run| amount.cost(run.cpu_seconds));
+            rows.push(Row::new(format!("{contestant}, CPU"), amount.cost_unit(), costs));
         }
         rows
     }
@@ -114,26 +165,22 @@ impl Standing<'_> {
             .collect()
     }
 
-    /// Memory and context switches of diskwire.
+    /// Memory, context switches and I/Os of diskwire.
     pub(super) fn ours(&self) -> Vec<Row> {
         let ours: Vec<Ours> = self.runs[0].iter().filter_map(|run| run.ours).collect();
         let of = |value: &dyn Fn(&Ours) -> f64| ours.iter().map(value).collect::<Vec<_>>();
         let memory = Target::AtMost(MEMORY_MIB_MAX);
         let initiator = of(&|run| run.initiator_memory_bytes as f64 / MIB);
         let connector = of(&|run| run.connector_memory_bytes as f64 / MIB);
-        let switches = of(&|run| run.switches as f64 * MIB / self.bytes as f64);
+        let (count, each) = (self.amount.count(), self.amount.each());
+        let switches = of(&|run| run.switches as f64 / count);
+        let requests = of(&|run| run.connector_requests as f64 / count);
         vec![
             Row::new("cp, peak memory", "MiB", initiator).with_goal(memory),
             Row::new("serve, peak memory", "MiB", connector).with_goal(memory),
-            Row::new("diskwire, context switches", "/MiB", switches),
+            Row::new("diskwire, context switches", each, switches),
+            Row::new("serve, I/Os", each, requests),
         ]
-    }
-
-    /// Requests of `serve` to the devices for each of so many things.
-    pub(super) fn requests_per(&self, count: f64, what: &str) -> Row {
-        let ours = self.runs[0].iter().filter_map(|run| run.ours);
-        let requests = ours.map(|run| run.connector_requests as f64 / count).collect();
-        Row::new(format!("serve, I/Os per {what}"), "", requests)
     }
 }
 
@@ -171,7 +218,7 @@ mod tests {
         let standing = Standing {
             contestants: &[Contestant::Diskwire, Contestant::Scp],
             runs: &runs(),
-            bytes: 1 << 30,
+            amount: Amount::Bytes(1 << 30),
             goals: &goals,
         };
         let ratios = standing.ratios();
@@ -189,7 +236,7 @@ mod tests {
         let standing = Standing {
             contestants: &[Contestant::Diskwire, Contestant::Scp],
             runs: &runs(),
-            bytes: 2 << 30,
+            amount: Amount::Bytes(2 << 30),
             goals: &[],
         };
         let rows = standing.rows();
@@ -199,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_judged_and_switches_are_per_mebibyte() {
+    fn memory_is_judged_and_what_is_counted_is_counted_for_each() {
         let ours = Ours {
             initiator_memory_bytes: 97 << 20,
             connector_memory_bytes: 96 << 20,
@@ -207,12 +254,13 @@ mod tests {
             connector_requests: 300,
         };
         let runs = [vec![Run { ours: Some(ours), ..run(1.0, 1.0) }]];
-        let standing =
-            Standing { contestants: &[Contestant::Diskwire], runs: &runs, bytes: 256 << 20, goals: &[] };
-        let rows = standing.ours();
-        assert_eq!(rows[0].is_met(), Some(false));
-        assert_eq!(rows[1].is_met(), Some(true));
-        assert_eq!(rows[2].median(), 2.0);
-        assert_eq!(standing.requests_per(100.0, "file").median(), 3.0);
+        let rows = |amount| {
+            Standing { contestants: &[Contestant::Diskwire], runs: &runs, amount, goals: &[] }.ours()
+        };
+        let of_bytes = rows(Amount::Bytes(256 << 20));
+        assert_eq!([0, 1].map(|row| of_bytes[row].is_met()), [Some(false), Some(true)]);
+        assert_eq!(of_bytes[2], Row::new("diskwire, context switches", "/MiB", vec![2.0]));
+        assert_eq!(rows(Amount::Files(100))[3], Row::new("serve, I/Os", "/file", vec![3.0]));
+        assert_eq!(Amount::Files(100).cost(1.0), 10.0);
     }
 }
