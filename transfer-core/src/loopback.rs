@@ -97,7 +97,6 @@ impl Process {
         let own = table.rows[host].clone().expect("the row was written just now");
         volume.own(owned_ranges(&layout, &own));
         let buffers = BufferPool::new();
-        volume.attach_pool(&buffers);
         let config = EndpointConfig {
             own,
             answers: true,
@@ -112,6 +111,14 @@ impl Process {
         let random = Box::new(OsRandom);
         let endpoint =
             Endpoint::new(layout, Arc::new(table.rows), config, buffers.clone(), random, clock.now());
+        Self::of(endpoint, volume, buffers, clock)
+    }
+
+    /// A process of an endpoint that is about to start, on a volume of any devices; `buffers` is the
+    /// endpoint's pool and `clock` told it the time.
+    #[must_use]
+    pub fn of(endpoint: Endpoint, mut volume: Volume, buffers: BufferPool, clock: Clock) -> Self {
+        volume.attach_pool(&buffers);
         Self { endpoint, volume, buffers, clock, started: false }
     }
 
@@ -146,11 +153,20 @@ impl Process {
     ///
     /// [`Connection::seg_max`]: crate::protocol::connection::Connection::seg_max
     pub fn send(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        self.send_as(SegmentKind::Data, connection, bytes);
+    }
+
+    /// Sends `bytes` as a message, as [`send`](Self::send) sends data. A small one travels in the pointer table itself.
+    pub fn say(&mut self, connection: ConnectionId, bytes: &[u8]) {
+        self.send_as(SegmentKind::Command, connection, bytes);
+    }
+
+    fn send_as(&mut self, kind: SegmentKind, connection: ConnectionId, bytes: &[u8]) {
         while !self.endpoint.has_room(connection) && self.is_open(connection) {
             self.turn_or_wait();
         }
         let payload = Payload::copy_of(&self.buffers, bytes);
-        let segment = Segment { kind: SegmentKind::Data, request: 1, offset: 0, last: true, payload };
+        let segment = Segment { kind, request: 1, offset: 0, last: true, payload };
         self.endpoint.send(self.clock.now(), connection, segment);
     }
 

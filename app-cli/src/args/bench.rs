@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 mod compare;
+mod measure;
 
 pub use compare::{BenchChartsArgs, BenchFileArgs, BenchMeterArgs, BenchSmallFilesArgs, CompareArgs};
+pub use measure::{BenchChannelArgs, BenchCryptoArgs, BenchIdleArgs, BenchLatencyArgs, BenchScalingArgs};
 
 const MULTIPATH_EXAMPLES: &str = "\
 Examples:
@@ -32,12 +34,17 @@ pub struct BenchArgs {
 #[derive(Clone, Debug, Subcommand)]
 #[expect(missing_docs, reason = "described at its arguments, where its help comes from")]
 pub enum BenchCommand {
+    Channel(BenchChannelArgs),
     Charts(BenchChartsArgs),
+    Crypto(BenchCryptoArgs),
     #[command(alias = "transfer")]
     File(BenchFileArgs),
+    Idle(BenchIdleArgs),
+    Latency(BenchLatencyArgs),
     #[command(hide = true)]
     Meter(BenchMeterArgs),
     Multipath(BenchMultipathArgs),
+    Scaling(BenchScalingArgs),
     SmallFiles(BenchSmallFilesArgs),
 }
 

@@ -69,6 +69,18 @@ pub enum CommandError {
         /// Why.
         why: String,
     },
+    /// A measurement that cannot be made, or went wrong.
+    #[error("cannot measure: {why}")]
+    Bench {
+        /// What, and what to do about it.
+        why: String,
+    },
+    /// A cipher of this machine that does not work.
+    #[error("{suite}: a segment that was sealed does not open; the memory or the processor fails")]
+    BenchSeal {
+        /// The cipher.
+        suite: &'static str,
+    },
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -356,6 +368,8 @@ impl CommandError {
             Self::BenchDiffers { .. }
             | Self::BenchProgram { .. }
             | Self::BenchReport { .. }
+            | Self::Bench { .. }
+            | Self::BenchSeal { .. }
             | Self::Chart { .. }
             | Self::Connect(_)
             | Self::ControlSession(_)
