@@ -66,11 +66,7 @@ fn a_sender_and_a_receiver_on_one_volume_beside_the_bare_device() {
 #[test]
 fn an_idle_host_is_counted_in_virtual_and_in_real_time() {
     let report = bench("idle");
-    let rows = report["rows"].as_array().expect("rows");
-    let of = |name: &str| {
-        let row = rows.iter().find(|row| row["what"].as_str().is_some_and(|what| what.starts_with(name)));
-        row.and_then(|row| row["median"].as_f64()).unwrap_or_else(|| panic!("no row {name}: {report:#}"))
-    };
+    let of = |what: &str| median(&report, what);
     // The less is going on, the less often a host looks.
     assert!(of("first minute") > of("idle, to 10 min"));
     assert!(of("idle, to 10 min") > of("deep idle"));

@@ -63,8 +63,7 @@ Examples:
   diskwire bench idle --quick            the virtual hours, and two seconds
   diskwire bench idle --folder /mnt/disk --json
 
-In brackets: reads and writes of a second. The exit code is 1 if a goal is
-missed.";
+The exit code is 1 if a goal is missed.";
 
 /// Counts what a host that serves costs while nobody calls.
 #[derive(Args, Clone, Debug)]

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use system_tests::multipath_goals::figure::Target;
@@ -20,12 +20,16 @@ use super::disks::Disks;
 use super::memory_store::MemoryStore;
 use super::report::{Report, Row};
 use super::rounds::{MIB, Usage, peak_memory_mib, processor, reset_peak_memory, spinner};
-use super::world::{Answerer, Extent, HOSTS, Process, SEGMENT_BYTES, World, is_end};
+use super::world::{Answerer, Extent, HOSTS, Process, SEGMENT_BYTES, World, failed, is_end};
 use crate::args::bench::BenchChannelArgs;
 use crate::exit::Exit;
 
 /// Segments of each host: its window twice, and some for commands.
 const SEGMENTS: u64 = 80;
+/// Calls that wait for an answer, at most.
+const CALLS_AT_ONCE: usize = 4;
+/// How often it is looked whether slots are free again.
+const STEP: Duration = Duration::from_millis(1);
 /// What the ratio to the bare device is to be, on a disk.
 const GOAL: f64 = 0.9;
 
@@ -55,44 +59,61 @@ impl Pair {
     pub(super) fn carry(&mut self, connections: usize, size: u64) -> Result<Carried, CommandError> {
         let store = MemoryStore::new(self.caller.pool.clone(), SEGMENT_BYTES as usize, size);
         let store = Arc::new(store);
-        for _ in 0..connections {
-            let now = self.caller.driver.now();
-            let connection = self.caller.driver.node().request(now, HOSTS[1], push())?;
-            self.caller.driver.attach_store(connection, Arc::clone(&store) as _);
-        }
-        let (mut connected, mut finished, mut ended) = (0, 0, 0);
-        let mut before = Usage::now()?;
-        let mut carried = None;
-        while ended < connections {
+        self.connect(connections, &store)?;
+        let before = Usage::now()?;
+        let begun = Instant::now();
+        store.gate().open();
+        let mut finished = 0;
+        while finished < connections {
             match self.caller.next_event()? {
-                NodeEvent::Connected { .. } => {
-                    connected += 1;
-                    if connected == connections {
-                        before = Usage::now()?;
-                        store.gate().open();
-                    }
+                NodeEvent::Session { event, .. } if is_end(&event)? => finished += 1,
+                NodeEvent::Closed { reason, .. } => {
+                    return Err(failed(format!("a connection was lost: {reason:?}")));
                 }
-                NodeEvent::Session { connection, event } if is_end(&event)? => {
-                    finished += 1;
-                    if finished == connections {
-                        let begun = store.gate().opened().unwrap_or_else(Instant::now);
-                        let seconds = begun.elapsed().as_secs_f64();
-                        carried = Some(Carried { seconds, usage: Usage::now()?.since(&before) });
-                    }
-                    let now = self.caller.driver.now();
-                    self.caller.driver.node().close(now, connection);
-                }
-                NodeEvent::SessionEnded { connection } => {
-                    self.caller.driver.detach_store(connection);
-                }
-                NodeEvent::Closed { reason, .. } if finished < connections && connected < connections => {
-                    return Err(super::world::failed(format!("a connection was not made: {reason:?}")));
-                }
-                NodeEvent::Closed { .. } => ended += 1,
                 _ => {}
             }
         }
-        carried.ok_or_else(|| super::world::failed("a connection was lost"))
+        let carried = Carried { seconds: begun.elapsed().as_secs_f64(), usage: Usage::now()?.since(&before) };
+        self.disconnect()?;
+        Ok(carried)
+    }
+
+    /// Makes calls, a few at a time: a host opens no more than eight handshakes of another one in a second.
+    fn connect(&mut self, connections: usize, store: &Arc<MemoryStore>) -> Result<(), CommandError> {
+        let (mut called, mut connected) = (0, 0);
+        while connected < connections {
+            while called < connections && called - connected < CALLS_AT_ONCE {
+                let now = self.caller.driver.now();
+                let connection = self.caller.driver.node().request(now, HOSTS[1], push())?;
+                self.caller.driver.attach_store(connection, Arc::clone(store) as _);
+                called += 1;
+            }
+            match self.caller.next_event()? {
+                NodeEvent::Connected { .. } => connected += 1,
+                NodeEvent::Closed { reason, .. } => {
+                    return Err(failed(format!("a call was refused: {reason:?}")));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes every connection, until their slots are free again.
+    fn disconnect(&mut self) -> Result<(), CommandError> {
+        let endpoint = self.caller.driver.node().endpoint();
+        let open: Vec<_> = endpoint.connections().map(|connection| connection.id).collect();
+        for connection in open {
+            let now = self.caller.driver.now();
+            self.caller.driver.node().close(now, connection);
+        }
+        while self.caller.driver.node().endpoint().connections().next().is_some() {
+            let limit = self.caller.driver.now() + STEP;
+            if let Some(NodeEvent::SessionEnded { connection }) = self.caller.event_before(limit)? {
+                self.caller.driver.detach_store(connection);
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn end(self) -> Result<(), CommandError> {

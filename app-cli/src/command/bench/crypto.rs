@@ -16,7 +16,7 @@ use volume::header::{seal_fits, seal_page};
 
 use super::super::CommandError;
 use super::report::{Report, Row};
-use super::rounds::{MIB, processor, spinner};
+use super::rounds::{MIB, instructions, processor, spinner};
 use crate::args::bench::BenchCryptoArgs;
 use crate::exit::Exit;
 
@@ -160,6 +160,7 @@ pub(super) fn run(args: &BenchCryptoArgs) -> Result<Exit, CommandError> {
 fn conditions(effort: &Effort) -> Vec<String> {
     vec![
         processor(),
+        instructions(),
         format!(
             "one thread; {} rounds of {} segments of 1 MiB, in place",
             effort.rounds,

@@ -74,27 +74,27 @@ pub(super) fn run(args: &BenchIdleArgs) -> Result<Exit, CommandError> {
 /// Rows of each phase, in so many worlds whose connection ended at another moment.
 fn in_virtual_time(phases: &[Phase], worlds: u32) -> Result<Vec<Row>, CommandError> {
     let mut samples = vec![Vec::new(); phases.len()];
-    let mut kinds = vec![[0.0; 2]; phases.len()];
+    let mut writing = samples.clone();
     for world in 0..worlds {
         let counts = Arc::new(Counts::default());
         let built = virtual_time::world(&EXTENT, &counts)?;
         let mut time = VirtualTime::start(&built, &[1])?;
         // The start of a host counts as a connection: both make it look often for a minute.
         time.pass(Duration::from_millis(137) * world)?;
-        for ((phase, samples), kinds) in phases.iter().zip(&mut samples).zip(&mut kinds) {
+        for ((phase, samples), writing) in phases.iter().zip(&mut samples).zip(&mut writing) {
             let before = counts.so_far();
             time.pass(phase.lasts)?;
             let rates = rates(before, counts.so_far(), phase.lasts.as_secs_f64());
             samples.push(rates[0] + rates[1]);
-            *kinds = rates;
+            writing.push(rates[1]);
         }
     }
-    let row = |((phase, samples), [reads, writes]): ((&Phase, Vec<f64>), [f64; 2])| {
-        let what = format!("{} ({reads:.2} r, {writes:.2} w)", phase.what);
-        let row = Row::new(what, "I/O/s", samples);
-        phase.goal.map_or(row.clone(), |goal| row.with_goal(Target::AtMost(goal)))
-    };
-    Ok(phases.iter().zip(samples).zip(kinds).map(row).collect())
+    let rows = phases.iter().zip(samples).zip(writing).flat_map(|((phase, samples), writing)| {
+        let row = Row::new(phase.what, "I/O/s", samples);
+        let row = phase.goal.map_or(row.clone(), |goal| row.with_goal(Target::AtMost(goal)));
+        [row, Row::new(format!("{}, writes", phase.what), "I/O/s", writing)]
+    });
+    Ok(rows.collect())
 }
 
 /// Reads and writes a second.

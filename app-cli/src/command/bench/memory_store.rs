@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Instant;
 
 use storage_mapping::BufferPool;
 use transfer_core::driver::clock::OsRandom;
@@ -20,25 +19,20 @@ use transfer_core::transfer::{
 /// Keeps jobs from beginning until all are connected.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    opened: Mutex<Option<Instant>>,
+    is_open: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Gate {
     /// Lets everybody through, from now on.
     pub(super) fn open(&self) {
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.is_open.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_all();
     }
 
-    /// When it was opened.
-    pub(super) fn opened(&self) -> Option<Instant> {
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn pass(&self) {
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_while(opened, |opened| opened.is_none()));
+        let is_open = self.is_open.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(is_open, |is_open| !*is_open));
     }
 }
 

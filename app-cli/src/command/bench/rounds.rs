@@ -28,25 +28,38 @@ pub(super) fn spinner(as_json: bool) -> ProgressBar {
     spinner
 }
 
-/// The processor and what it has for ciphers, in a line.
+/// The processors, in a line.
 pub(super) fn processor() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let count = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{} x {}", count, describe(&text))
+    format!("{count} x {}", name_of(&cpuinfo()))
 }
 
-fn describe(cpuinfo: &str) -> String {
-    const TELLING: [&str; 6] = ["aes", "vaes", "vpclmulqdq", "avx2", "avx512f", "sha_ni"];
-    let value = |name: &str| {
-        let line = cpuinfo.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name));
-        line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim()).unwrap_or_default()
-    };
-    let name = match value("model name") {
+/// What the processor has for ciphers and hashes, in a line.
+pub(super) fn instructions() -> String {
+    format!("it has {}", instructions_of(&cpuinfo()))
+}
+
+fn cpuinfo() -> String {
+    std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default()
+}
+
+fn value_of<'a>(cpuinfo: &'a str, name: &str) -> &'a str {
+    let line = cpuinfo.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name));
+    line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim()).unwrap_or_default()
+}
+
+fn name_of(cpuinfo: &str) -> &str {
+    match value_of(cpuinfo, "model name") {
         "" => "a processor without a name",
         name => name,
-    };
-    let flags: Vec<_> = value("flags").split_whitespace().filter(|flag| TELLING.contains(flag)).collect();
-    format!("{name} ({})", flags.join(" "))
+    }
+}
+
+fn instructions_of(cpuinfo: &str) -> String {
+    const TELLING: [&str; 6] = ["aes", "vaes", "vpclmulqdq", "avx2", "avx512f", "sha_ni"];
+    let all = value_of(cpuinfo, "flags").split_whitespace();
+    let found: Vec<_> = all.filter(|flag| TELLING.contains(flag)).collect();
+    if found.is_empty() { "none for ciphers that are known here".to_owned() } else { found.join(" ") }
 }
 
 /// What this process has used.
@@ -103,9 +116,10 @@ mod tests {
     }
 
     #[test]
-    fn a_processor_has_a_name_and_flags() {
+    fn a_processor_has_a_name_and_instructions() {
         let text = "processor\t: 0\nmodel name\t: Some CPU\nflags\t\t: fpu aes sse avx2 vaes\n";
-        assert_eq!(describe(text), "Some CPU (aes avx2 vaes)");
-        assert_eq!(describe(""), "a processor without a name ()");
+        assert_eq!((name_of(text), instructions_of(text).as_str()), ("Some CPU", "aes avx2 vaes"));
+        assert_eq!(name_of(""), "a processor without a name");
+        assert!(instructions_of("").starts_with("none"));
     }
 }
