@@ -36,6 +36,8 @@ const DISK_BLOCKS: u64 = 6000;
 const SEGMENT_BYTES: u32 = 64 << 10;
 /// Segments in flight per direction.
 const WINDOW: u16 = 16;
+/// Shorter pauses are not slept.
+const SPIN_MAX: Duration = Duration::from_micros(10);
 /// Longest wait, should nothing be due.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
@@ -252,8 +254,12 @@ impl Process {
         let now = self.clock.now();
         let wakeup = earliest(self.endpoint.next_wakeup(), self.volume.next_wakeup());
         let until = earliest(wakeup, Some(now + WAIT_MAX)).unwrap_or(now);
+        let pause = until.since(now);
+        if pause <= SPIN_MAX {
+            return std::hint::spin_loop();
+        }
         let mut descriptors = Vec::new();
         self.volume.wait_on(&mut descriptors);
-        wait::wait(&descriptors, Some(until.since(now)));
+        wait::wait(&descriptors, Some(pause));
     }
 }

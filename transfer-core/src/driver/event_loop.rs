@@ -22,6 +22,8 @@ use crate::transfer::{LocalReply, LocalStore};
 
 /// Sealing of less than this is done in the loop.
 const SEAL_AT_ONCE_BYTES: usize = 16 << 10;
+/// Shorter pauses are not slept: to sleep and to wake takes longer.
+const SPIN_MAX: Duration = Duration::from_micros(10);
 /// Longest wait, so that signals and the program's own questions are seen.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
@@ -158,7 +160,8 @@ impl Driver {
         until = earliest(until, self.node.next_wakeup());
         until = earliest(until, self.volume.next_wakeup());
         let pause = until.map_or(WAIT_MAX, |until| until.since(now));
-        if pause.is_zero() {
+        if pause <= SPIN_MAX {
+            std::hint::spin_loop();
             return false;
         }
         self.descriptors.clear();

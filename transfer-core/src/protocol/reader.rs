@@ -314,7 +314,7 @@ impl Reader {
                 return;
             }
             if let State::Opened(segment) = first.remove().state {
-                self.urgent |= segment.last;
+                // Not at once, the end of a message neither: its answer, or the next request, takes the word along.
                 self.ready.push_back(segment);
                 self.received += 1;
                 self.dirty = true;

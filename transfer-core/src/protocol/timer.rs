@@ -7,6 +7,8 @@ use storage_mapping::Instant;
 
 /// Shortest pause between two polls of a peer's table.
 pub const POLL_SHORTEST: Duration = Duration::from_micros(50);
+/// The same where something of ours has not been taken yet, so that a word of the peer is due: next to none.
+pub const POLL_AWAITED: Duration = Duration::from_micros(5);
 /// How long a change keeps the shortest pause.
 pub const POLL_HOT: Duration = Duration::from_millis(2);
 /// Longest pause while a transfer is active.
@@ -51,6 +53,17 @@ pub const ATTEMPTS_MAX: u16 = 8;
 /// A device that has not answered a connection's I/O for this long has failed for it (T_fail).
 pub const DEVICE_FAILED: Duration = Duration::from_secs(120);
 
+/// What the next look at a peer's table is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// A word of the peer is due: it has not taken something of ours.
+    Awaited,
+    /// Enough is under way: nobody waits for the next table.
+    Bulk,
+    /// Whether there is anything.
+    Idle,
+}
+
 /// When to look at a block again: soon after a change, then less and less often.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
@@ -70,11 +83,13 @@ impl Backoff {
         *self = Self::new(now);
     }
 
-    /// The pause after a read at `now`; `bulk` where nobody waits for the next one.
-    pub fn next_pause(&mut self, now: Instant, bulk: bool) -> Duration {
+    /// The pause after a read at `now`.
+    pub fn next_pause(&mut self, now: Instant, look: Look) -> Duration {
         let quiet = now.since(self.last_change);
-        if bulk && quiet < POLL_BULK_FOR {
-            return POLL_BULK;
+        match look {
+            Look::Bulk if quiet < POLL_BULK_FOR => return POLL_BULK,
+            Look::Awaited if quiet < POLL_HOT => return POLL_AWAITED,
+            Look::Awaited | Look::Bulk | Look::Idle => {}
         }
         if quiet >= POLL_IDLE_AFTER {
             return POLL_IDLE;
@@ -101,13 +116,25 @@ mod tests {
     fn bulk_without_change_is_looked_at_less_and_less_often() {
         let begun = Instant(1_000_000_000);
         let (mut backoff, mut now, mut looks) = (Backoff::new(begun), begun, 0);
-        assert_eq!(backoff.next_pause(now, true), POLL_BULK);
+        assert_eq!(backoff.next_pause(now, Look::Bulk), POLL_BULK);
         while now.since(begun) < Duration::from_secs(2) {
-            now = now + backoff.next_pause(now, true);
+            now = now + backoff.next_pause(now, Look::Bulk);
             looks += 1;
         }
         assert!((100..250).contains(&looks), "{looks} looks in two seconds");
         backoff.handle_change(now);
-        assert_eq!(backoff.next_pause(now, true), POLL_BULK);
+        assert_eq!(backoff.next_pause(now, Look::Bulk), POLL_BULK);
+    }
+
+    /// Next to no pause while a word is due, and only as long as a peer that is awake would take.
+    #[test]
+    fn an_answer_is_looked_for_back_to_back_for_a_moment() {
+        let begun = Instant(1_000_000_000);
+        let mut backoff = Backoff::new(begun);
+        assert_eq!(backoff.next_pause(begun, Look::Awaited), POLL_AWAITED);
+        assert_eq!(backoff.next_pause(begun, Look::Idle), POLL_SHORTEST);
+        let later = begun + POLL_HOT;
+        assert_eq!(backoff.next_pause(later, Look::Awaited), 2 * POLL_SHORTEST);
+        assert_eq!(backoff.next_pause(later, Look::Awaited), 4 * POLL_SHORTEST);
     }
 }

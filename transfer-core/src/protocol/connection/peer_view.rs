@@ -16,7 +16,7 @@ use crate::format::process_id_table::{CloseReason, EntryState, ProcessIdEntry, R
 use crate::format::process_segment_pointer_table::PointerTable;
 use crate::protocol::endpoint::Event;
 use crate::protocol::pair::{PairRead, PairReader};
-use crate::protocol::timer::{SILENCE_STEP_MAX, SUSPECT};
+use crate::protocol::timer::{Look, SILENCE_STEP_MAX, SUSPECT};
 
 /// Reads a pair that no key seals yet. Anybody can make a record that claims to be newer than any other, so
 /// nothing of it is remembered: it hides the owner's only until that writes its pair again (rule 8). Gives the
@@ -48,9 +48,12 @@ impl Connection {
 
     pub(super) fn schedule_poll(&mut self, now: Instant) {
         self.polling = false;
-        let bulk =
-            self.streams.as_ref().is_some_and(|streams| streams.reader.is_bulk() || streams.writer.is_bulk());
-        self.poll_due = now + self.backoff.next_pause(now, bulk);
+        let look = match &self.streams {
+            Some(streams) if streams.reader.is_bulk() || streams.writer.is_bulk() => Look::Bulk,
+            Some(streams) if !streams.writer.is_drained() => Look::Awaited,
+            _ => Look::Idle,
+        };
+        self.poll_due = now + self.backoff.next_pause(now, look);
     }
 
     /// Initiator: has the connector answered?
