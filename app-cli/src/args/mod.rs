@@ -147,7 +147,7 @@ mod tests {
             "bench transfer --size 1GiB --compare --json",
             "bench file --size 1GiB --rounds 5 --folder /mnt --ends /dev/shm --sync --compare",
             "bench small-files --files 20000 --bytes 4096 --compare --json",
-            "bench charts --out pictures file.json small-files.json",
+            "bench charts --out pictures --unit s --unit ratio file.json small-files.json",
             "-c a.toml ctl inquiry disk0/1 --explain",
             "ctl vpd /dev/sda,/dev/sdb --page 83 --path 1 --exact --json",
             "-c a.toml ctl tur disk0 --any --deadline 500ms",

@@ -38,6 +38,8 @@ const CONDITIONS_MAX: usize = 20;
 /// What a sign takes, at most on average: of the title, and of all other text.
 const TITLE_SIGN_WIDTH: f64 = 9.6;
 const SIGN_WIDTH: f64 = 6.3;
+/// What ratios have for a unit where one is shown.
+const RATIO: &str = "ratio";
 
 /// A figure. What is no positive number has no bar.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +72,11 @@ pub struct Bars {
 }
 
 impl Bars {
+    /// Leaves out the figures of all other units.
+    pub fn keep_units(&mut self, units: &[String]) {
+        self.bars.retain(|bar| units.iter().any(|unit| unit == shown_unit(&bar.unit)));
+    }
+
     /// The drawing.
     #[must_use]
     pub fn svg(&self) -> String {
@@ -99,6 +106,10 @@ impl Bars {
     }
 }
 
+fn shown_unit(unit: &str) -> &str {
+    if unit.is_empty() { RATIO } else { unit }
+}
+
 /// All units, in the order in which they first come.
 fn units(bars: &[Bar]) -> Vec<&str> {
     let mut units: Vec<&str> = Vec::new();
@@ -124,7 +135,7 @@ fn push_unit(svg: &mut Svg, unit: &str, bars: &[&Bar], left: f64, top: f64) {
         let share = if longest > 0.0 { value / longest } else { 0.0 };
         if share.is_finite() { left + share.clamp(0.0, 1.0) * (right - left) } else { left }
     };
-    let heading = fitted(if unit.is_empty() { "ratio" } else { unit }, WIDTH - 2.0 * MARGIN, SIGN_WIDTH);
+    let heading = fitted(shown_unit(unit), WIDTH - 2.0 * MARGIN, SIGN_WIDTH);
     svg.text((MARGIN, top + 24.0), "start", "label unit", &heading);
     let first = top + HEADING_STEP;
     svg.line("axis", (left, first - 4.0), (left, first + ROW_STEP * bars.len() as f64 - 4.0));
@@ -252,6 +263,16 @@ mod tests {
         assert_eq!(text.matches("class=\"bar ours\"").count(), 2);
         assert_eq!((text.matches("class=\"goal\"").count(), text.matches("small missed").count()), (1, 1));
         assert!(text.contains("prefers-color-scheme:dark"), "{text}");
+    }
+
+    #[test]
+    fn units_can_be_left_out() {
+        let mut some = bars();
+        some.keep_units(&["ratio".to_owned(), "s".to_owned()]);
+        let units: Vec<_> = some.bars.iter().map(|bar| bar.unit.as_str()).collect();
+        assert_eq!(units, ["s", "s", ""]);
+        some.keep_units(&["MiB".to_owned()]);
+        assert!(some.bars.is_empty());
     }
 
     #[test]

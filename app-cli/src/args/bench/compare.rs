@@ -34,7 +34,8 @@ const CHARTS_EXAMPLES: &str = "\
 Examples:
   diskwire bench file --compare --json > file.json
   diskwire bench charts --out pictures file.json
-      makes pictures/file.svg";
+      makes pictures/file.svg
+  diskwire bench charts --unit s --unit ratio file.json";
 
 const METER_EXAMPLES: &str = "\
 Examples:
@@ -105,6 +106,9 @@ pub struct BenchChartsArgs {
     /// Where the pictures go, named as the reports.
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub out: PathBuf,
+    /// Draw the rows of this unit only, of ratios by `ratio`; may be repeated.
+    #[arg(long = "unit", value_name = "UNIT")]
+    pub units: Vec<String>,
     /// What `diskwire bench ... --json` printed.
     #[arg(value_name = "REPORT", required = true)]
     pub reports: Vec<PathBuf>,

@@ -64,7 +64,10 @@ fn multipath() -> String {
 pub(super) fn run(args: &BenchChartsArgs) -> Result<Exit, CommandError> {
     // All reports first: one that is none leaves everything as it was.
     let charts = args.reports.iter().map(|file| Ok((file, chart(file)?)));
-    let charts: Vec<_> = charts.collect::<Result<_, CommandError>>()?;
+    let mut charts: Vec<_> = charts.collect::<Result<_, CommandError>>()?;
+    if !args.units.is_empty() {
+        charts.iter_mut().for_each(|(_, chart)| chart.keep_units(&args.units));
+    }
     fs::create_dir_all(&args.out).map_err(|source| not_written(&args.out, source))?;
     for (report, chart) in charts {
         let file = args.out.join(report.file_name().unwrap_or_default()).with_extension("svg");
