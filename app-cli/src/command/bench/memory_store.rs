@@ -49,9 +49,8 @@ impl MemoryStore {
     /// A file of `size` bytes made of random segments of `segment_bytes`; payloads come from `pool`.
     pub(super) fn new(pool: BufferPool, segment_bytes: usize, size: u64) -> Self {
         let mut bytes = vec![0; segment_bytes];
-        for part in bytes.chunks_mut(32) {
-            part.copy_from_slice(&random_bytes::<32>(&mut OsRandom)[..part.len()]);
-        }
+        let seed: [u8; 32] = random_bytes(&mut OsRandom);
+        blake3::Hasher::new_keyed(&seed).finalize_xof().fill(&mut bytes);
         Self { pool, bytes, size, gate: Gate::default() }
     }
 

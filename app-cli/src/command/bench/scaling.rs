@@ -78,12 +78,16 @@ fn over_connections(
     let extent = Extent { connections: most, segments, secondaries: 1 };
     let world = World::create(&extent, disks.devices("connections", &extent.device_bytes(), "")?)?;
     let mut pair = Pair::start(&world)?;
+    spinner.set_message("warming up");
+    rate_of(&mut pair, 1, effort.size)?;
     let mut samples = vec![Samples::default(); counts.len()];
     for round in 1..=effort.rounds {
         for (count, samples) in counts.iter().zip(&mut samples) {
             let plural = if *count == 1 { "" } else { "s" };
             spinner.set_message(format!("round {round} of {}: {count} connection{plural}", effort.rounds));
-            measure(&mut pair, *count, effort.size, samples)?;
+            reset_peak_memory();
+            samples.rate.push(rate_of(&mut pair, *count, effort.size)?);
+            samples.memory.extend(peak_memory_mib());
         }
     }
     pair.end()?;
@@ -114,7 +118,7 @@ fn over_secondaries(
             spinner.set_message(format!("round {round} of {}: {count} device{plural}", effort.rounds));
             // As long for every count, or nearly: the more devices the more bytes.
             let size = (effort.size / 8).max(32 << 20) * u64::from(*count);
-            measure(pair, 1, size, samples)?;
+            samples.rate.push(rate_of(pair, 1, size)?);
         }
     }
     pairs.into_iter().try_for_each(Pair::end)?;
@@ -129,15 +133,12 @@ fn over_secondaries(
     Ok(rows)
 }
 
-/// Sends `size` bytes over so many connections.
-fn measure(pair: &mut Pair, count: u16, size: u64, samples: &mut Samples) -> Result<(), CommandError> {
+/// Sends `size` bytes over so many connections; MiB a second.
+fn rate_of(pair: &mut Pair, count: u16, size: u64) -> Result<f64, CommandError> {
     let segment = u64::from(SEGMENT_BYTES);
     let each = (size / u64::from(count)).max(2 * segment).next_multiple_of(segment);
-    reset_peak_memory();
     let carried = pair.carry(count.into(), each)?;
-    samples.rate.push(each as f64 * f64::from(count) / MIB / carried.seconds);
-    samples.memory.extend(peak_memory_mib());
-    Ok(())
+    Ok(each as f64 * f64::from(count) / MIB / carried.seconds)
 }
 
 /// A row for the rate of each count and one for its memory, and the ratios to the first count, round by round.
@@ -154,7 +155,10 @@ fn rows(name: &str, counts: &[u16], samples: Vec<Samples>, goal: Option<(u16, Ta
             });
         }
         rates.push(Row::new(format!("{count} {name}"), "MiB/s", samples.rate));
-        memory.push(Row::new(format!("{count} {name}, memory"), "MiB", samples.memory));
+        // The hosts of several volumes live at once: what they hold together says nothing of one.
+        if !samples.memory.is_empty() {
+            memory.push(Row::new(format!("{count} {name}, memory"), "MiB", samples.memory));
+        }
     }
     rates.into_iter().chain(ratios).chain(memory).collect()
 }
