@@ -5,6 +5,7 @@
 //! the blocks that both see. What holds: the endpoint is the program's own, and so is the volume; only the
 //! devices under it are memory. Not here: sessions and files (`node`, `driver`), faults, virtual time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub struct Process {
     buffers: BufferPool,
     clock: Clock,
     started: bool,
+    /// Connections that came while something else was waited for.
+    arrived: VecDeque<ConnectionId>,
 }
 
 /// A volume of a master and two secondaries in memory, and on it a process of host `alpha` and one of
@@ -121,7 +124,7 @@ impl Process {
     #[must_use]
     pub fn of(endpoint: Endpoint, mut volume: Volume, buffers: BufferPool, clock: Clock) -> Self {
         volume.attach_pool(&buffers);
-        Self { endpoint, volume, buffers, clock, started: false }
+        Self { endpoint, volume, buffers, clock, started: false, arrived: VecDeque::new() }
     }
 
     /// The endpoint, to look at.
@@ -145,6 +148,9 @@ impl Process {
     /// Waits until a connection stands, whoever called.
     pub fn accept(&mut self) -> ConnectionId {
         loop {
+            if let Some(connection) = self.arrived.pop_front() {
+                return connection;
+            }
             if let Event::Connected { connection, .. } = self.next_event() {
                 return connection;
             }
@@ -224,7 +230,11 @@ impl Process {
     }
 
     fn turn_or_wait(&mut self) {
-        while self.poll_event().is_some() {}
+        while let Some(event) = self.poll_event() {
+            if let Event::Connected { connection, .. } = event {
+                self.arrived.push_back(connection);
+            }
+        }
         if !self.turn() {
             self.wait();
         }

@@ -35,6 +35,8 @@ const MESSAGE: [u8; 64] = [42; 64];
 const GOAL: f64 = 1.5;
 /// Requests of a round before time is taken: the connection has been quiet.
 const WARM_UP: usize = 20;
+/// Between calls: a host opens no more than eight handshakes of another one in a second.
+const CALL_PAUSE: Duration = Duration::from_millis(150);
 /// Bytes of the file that the bare I/Os go to.
 const BARE_BYTES: u64 = 16 << 20;
 
@@ -127,6 +129,7 @@ fn requests(
         ask(&mut caller, connection)?;
         first.push(start.elapsed().as_secs_f64() * 1e3);
         caller.close(connection);
+        std::thread::sleep(CALL_PAUSE);
     }
     answerer.join().map_err(|_| failed("the host that answers has ended"))?;
     Ok(vec![
