@@ -78,6 +78,8 @@ struct Path {
     samples: u32,
     /// The median of the others' means; 0 where nothing is known of them.
     others: u64,
+    /// What one I/O may take by that.
+    limit: Option<u64>,
     /// Since when every I/O is above the limit, or every probe of a slow path below half of it.
     since: Option<Instant>,
     /// How many these are.
@@ -124,10 +126,9 @@ impl SlowPaths {
             self.make_limits(group);
             self.limits_at = now + LIMITS_EVERY;
         }
-        let limit = self.limit(path)?;
         let SlowPathConfig { after, samples_min, .. } = self.config;
         let place = &mut self.paths[path.0];
-        if nanos < limit {
+        if nanos < place.limit? {
             place.since = None;
             return None;
         }
@@ -145,8 +146,8 @@ impl SlowPaths {
     /// If there is no such path.
     pub fn handle_probe(&mut self, now: Instant, path: PathIndex, took: Duration) -> bool {
         // Where nothing is known of the others it is not known to be slow.
-        let Some(limit) = self.limit(path) else { return true };
         let place = &mut self.paths[path.0];
+        let Some(limit) = place.limit else { return true };
         if nanos_of(took) >= limit / 2 {
             place.since = None;
             return false;
@@ -162,9 +163,8 @@ impl SlowPaths {
         self.paths[path.0] = Path::default();
     }
 
-    /// What one I/O over a path may take, if that is known.
-    fn limit(&self, path: PathIndex) -> Option<u64> {
-        let others = self.paths[path.0].others;
+    /// What one I/O may take where the median of the others' means is this, if that is known.
+    fn limit(&self, others: u64) -> Option<u64> {
         let beyond = others.saturating_add(nanos_of(self.config.excess_min));
         (others > 0).then(|| others.saturating_mul(u64::from(self.config.factor)).max(beyond))
     }
@@ -183,7 +183,10 @@ impl SlowPaths {
         let middle = count.saturating_sub(1) / 2;
         for (place, (_, path)) in known.iter().enumerate() {
             let middle = if middle >= place { middle + 1 } else { middle };
-            self.paths[path.0].others = known.get(middle).map_or(0, |(mean, _)| *mean);
+            let others = known.get(middle).map_or(0, |(mean, _)| *mean);
+            let limit = self.limit(others);
+            let place = &mut self.paths[path.0];
+            (place.others, place.limit) = (others, limit);
         }
     }
 }

@@ -93,9 +93,8 @@ struct Request {
 pub struct Witness {
     config: WitnessConfig,
     paths: [Path; PATH_COUNT_MAX],
-    requests: [Option<Request>; REQUESTS_MAX],
-    /// The place that is overwritten next.
-    oldest: usize,
+    /// Oldest first; empty while all is well, so that a success has nothing to look through.
+    requests: Vec<Request>,
     event: PathSet,
 }
 
@@ -104,7 +103,7 @@ impl Witness {
     #[must_use]
     pub fn new(config: WitnessConfig) -> Self {
         let paths = [Path::default(); PATH_COUNT_MAX];
-        Self { config, paths, requests: [None; REQUESTS_MAX], oldest: 0, event: PathSet::EMPTY }
+        Self { config, paths, requests: Vec::with_capacity(REQUESTS_MAX), event: PathSet::EMPTY }
     }
 
     /// Whether an event of the target is under way: no success since it began.
@@ -127,7 +126,7 @@ impl Witness {
     ) -> Findings {
         let (classified, error) = said;
         let place = self.place_of(tag);
-        let request = self.requests[place].get_or_insert(Request::new(tag));
+        let request = &mut self.requests[place];
         let mut others = request.tried;
         others.remove(path);
         // A path that asks for the same once more, or later, has said nothing of the request.
@@ -164,8 +163,7 @@ impl Witness {
         self.event = PathSet::EMPTY;
         let mut findings = Findings::default();
         let Some(place) = self.find(tag) else { return findings };
-        let Some(request) = self.requests[place] else { return findings };
-        let mut doubts = request.doubts;
+        let mut doubts = self.requests[place].doubts;
         doubts.remove(path);
         for other in doubts.iter() {
             if self.suspect(place, other) {
@@ -173,7 +171,7 @@ impl Witness {
                 findings.fails.insert(other);
             }
         }
-        self.requests[place] = None;
+        self.requests.remove(place);
         findings
     }
 
@@ -184,7 +182,7 @@ impl Witness {
     pub fn forget_path(&mut self, path: PathIndex) {
         self.paths[path.0] = Path::default();
         self.event.remove(path);
-        for request in self.requests.iter_mut().flatten() {
+        for request in &mut self.requests {
             request.tried.remove(path);
             request.suspects.remove(path);
             request.doubts.remove(path);
@@ -194,7 +192,7 @@ impl Witness {
     /// A second path says that it is not the path: everybody who was suspected for it is well.
     fn end_with_answer(&mut self, place: usize) -> Findings {
         let mut findings = Findings { is_answer: true, ..Findings::default() };
-        let Some(request) = self.requests[place].take() else { return findings };
+        let request = self.requests.remove(place);
         for path in request.suspects.iter() {
             let entry = &mut self.paths[path.0];
             entry.suspicions = entry.suspicions.saturating_sub(1);
@@ -209,12 +207,11 @@ impl Witness {
 
     /// Casts a suspicion. Says whether the path fails by it.
     fn suspect(&mut self, place: usize, path: PathIndex) -> bool {
-        if let Some(request) = &mut self.requests[place] {
-            if request.suspects.contains(path) {
-                return false;
-            }
-            request.suspects.insert(path);
+        let request = &mut self.requests[place];
+        if request.suspects.contains(path) {
+            return false;
         }
+        request.suspects.insert(path);
         let entry = &mut self.paths[path.0];
         entry.suspicions = entry.suspicions.saturating_add(1);
         entry.suspicions >= self.config.suspicions_max
@@ -260,7 +257,7 @@ impl Witness {
     }
 
     fn find(&self, tag: IoTag) -> Option<usize> {
-        self.requests.iter().position(|entry| entry.is_some_and(|request| request.tag == tag))
+        self.requests.iter().position(|request| request.tag == tag)
     }
 
     /// The place of a request, new or known.
@@ -268,10 +265,11 @@ impl Witness {
         if let Some(place) = self.find(tag) {
             return place;
         }
-        let place = self.oldest;
-        self.oldest = (place + 1) % REQUESTS_MAX;
-        self.requests[place] = None;
-        place
+        if self.requests.len() == REQUESTS_MAX {
+            self.requests.remove(0);
+        }
+        self.requests.push(Request::new(tag));
+        self.requests.len() - 1
     }
 }
 

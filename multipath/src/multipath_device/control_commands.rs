@@ -300,7 +300,7 @@ impl<S: PathSelector> MultipathDevice<S> {
 
     /// I/O that was sent at `sent` ended well: no unit attention of before is pending on the path.
     pub(super) fn note_io_success(&mut self, path: PathIndex, sent: Instant) {
-        if !self.control.router.attentions().is_quiet() {
+        if !self.control.router.attentions().is_quiet(path) {
             self.control.router.note_no_attention(path, sent);
         }
     }

@@ -125,10 +125,10 @@ impl Attentions {
         self.rounds.retain(|round| round.closed.len() < all);
     }
 
-    /// Whether no path may still report anything.
+    /// Whether the path may report nothing any more that is known.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.rounds.is_empty() && self.paths.iter().all(|path| path.expected.is_empty())
+    pub fn is_quiet(&self, path: PathIndex) -> bool {
+        self.rounds.is_empty() && !self.is_expected(path)
     }
 
     /// What another command took away from the caller of this path.
