@@ -40,6 +40,9 @@ use crate::block::request::{
 use crate::block::time::Instant;
 use crate::block::{BlockDevice, DeviceEvent, Geometry};
 
+/// Of the polls of a device that has nothing, one in so many clears the descriptor.
+const CLEARS_EVERY: u32 = 16;
+
 /// A file or block node whose I/O goes through a ring of its own.
 pub struct UringDevice {
     ring: IoUring,
@@ -53,6 +56,8 @@ pub struct UringDevice {
     pending: VecDeque<usize>,
     /// In the ring, not yet taken by the kernel.
     queued: VecDeque<usize>,
+    /// Polls since it had a request.
+    idle_polls: u32,
     /// The ring refused to work for good, with this errno.
     broken: Option<i32>,
 }
@@ -81,6 +86,7 @@ impl UringDevice {
                 workers,
                 pending: VecDeque::with_capacity(depth),
                 queued: VecDeque::with_capacity(depth),
+                idle_polls: 0,
                 broken: None,
             }),
             Err(error) => Err((Arc::into_inner(file).expect("nobody else has it"), error)),
@@ -180,6 +186,17 @@ impl UringDevice {
         }
     }
 
+    /// Whether it has nothing and its descriptor was cleared since it had: a system call would tell nothing. One poll in
+    /// [`CLEARS_EVERY`] makes it all the same, since the kernel may ring a little after its completion was seen.
+    fn is_at_rest(&mut self) -> bool {
+        if self.requests.len() > 0 {
+            self.idle_polls = 0;
+            return false;
+        }
+        self.idle_polls = self.idle_polls.wrapping_add(1);
+        self.idle_polls % CLEARS_EVERY != 1
+    }
+
     /// What a broken ring never gave to the kernel, as failed.
     fn fail_one_queued(&mut self, code: i32) -> Option<IoCompletion> {
         let index = self.queued.pop_front().or_else(|| self.pending.pop_front())?;
@@ -206,6 +223,9 @@ impl BlockDevice for UringDevice {
     }
 
     fn poll(&mut self, _now: Instant) -> Option<IoCompletion> {
+        if self.is_at_rest() {
+            return None;
+        }
         let has_work = !(self.pending.is_empty() && self.queued.is_empty());
         if has_work && self.broken.is_none() {
             self.hand_over();
