@@ -24,7 +24,9 @@
 //! path is idle it gets one request now and then. All these probes together delay one stream of
 //! requests by at most a sixteenth of its time; by more only where the probes of a path would be more
 //! than a quarter of a second for each path apart, and never by more than a quarter for each path.
-//! What a probe finds replaces what was remembered.
+//! What a probe finds replaces what was remembered. A path that has one request where the best has many
+//! gets a second one as rarely: with one at a time *g* is its latency, however many it could work on, and
+//! by that it would never be given two.
 //!
 //! Keeps true: failures, however fast, make no path attractive; one interval, however long (a
 //! suspended machine, a jump of the clock), weighs no more than 64 usual ones or 10 ms; a flush is
@@ -61,6 +63,8 @@ const PROBE_REST: f64 = 16.0;
 const PROBE_REST_MAX_NS: f64 = 250e6;
 /// unless that is less than so many times what the probe takes.
 const PROBE_REST_MIN: f64 = 4.0;
+/// A path with one request is probed with a second one only where the best path has so many.
+const CROWD: u64 = 4;
 /// Spread of sizes, in bytes squared, below which no time per byte is learnt.
 const SIZE_VARIANCE_MIN: f64 = 256.0 * 256.0;
 
@@ -70,6 +74,8 @@ struct Model {
     load: Load,
     /// When it last gave something back, or became busy after that.
     progress: Instant,
+    /// When it last was given a request beside others.
+    crowded: Instant,
     /// When the last sample was taken.
     learnt: Instant,
     /// Samples in the means.
@@ -100,7 +106,7 @@ struct Estimate {
 impl Model {
     /// Nothing is known, and counted is what is sent from `now` on.
     fn unknown(now: Instant, turns: u64) -> Self {
-        Self { load: Load::since(now), progress: now, learnt: now, turns, ..Self::default() }
+        Self { load: Load::since(now), progress: now, crowded: now, learnt: now, turns, ..Self::default() }
     }
 
     /// A path of which nothing is known is taken for one with `unknown_interval`.
@@ -126,7 +132,12 @@ impl Model {
                 interval,
                 deviation: interval * FIRST_DEVIATION,
                 bytes_mean: bytes,
-                ..Self { load: self.load, progress: self.progress, ..Self::unknown(now, self.turns) }
+                ..Self {
+                    load: self.load,
+                    progress: self.progress,
+                    crowded: self.crowded,
+                    ..Self::unknown(now, self.turns)
+                }
             };
         } else {
             let interval = interval.min((INTERVAL_MAX * self.interval).max(INTERVAL_MAX_NS));
@@ -161,11 +172,17 @@ impl Model {
         };
     }
 
-    /// Whether an idle path has rested long enough for a probe that takes `time`, which is `delay` more
-    /// than the best path would take.
-    fn is_probe_due(&self, now: Instant, time: f64, delay: f64, path_count: f64) -> bool {
+    /// Whether an idle path, or one that has one request where the best path has `crowd`, has rested long enough for a
+    /// probe that takes `time`, which is `delay` more than the best path would take. Of a path that never has two it is
+    /// not seen how many it works on at once: it would be taken for as slow as its latency, and so never have two.
+    fn is_probe_due(&self, now: Instant, time: f64, delay: f64, path_count: f64, crowd: u64) -> bool {
+        let rested = match self.load.requests {
+            0 => self.progress,
+            1 if crowd >= CROWD => self.crowded,
+            _ => return false,
+        };
         let rest = path_count * (PROBE_REST * delay).min(PROBE_REST_MAX_NS);
-        self.load.requests == 0 && elapsed(now, self.progress) >= rest.max(PROBE_REST_MIN * time)
+        elapsed(now, rested) >= rest.max(PROBE_REST_MIN * time)
     }
 }
 
@@ -198,8 +215,8 @@ impl Latency {
         }
     }
 
-    /// One of those that are equal to the best, or one that is to be probed.
-    fn choose(&mut self, now: Instant, candidates: PathSet, best: Estimate) -> Option<PathIndex> {
+    /// One of those that are equal to the best, which has `crowd` requests, or one that is to be probed.
+    fn choose(&mut self, now: Instant, candidates: PathSet, best: Estimate, crowd: u64) -> Option<PathIndex> {
         let limit = best.time * (1.0 + TIE) + best.error;
         let path_count = candidates.len() as f64;
         let mut chosen: Option<((u64, u64), PathIndex)> = None;
@@ -211,7 +228,7 @@ impl Latency {
                 if chosen.is_none_or(|(first, _)| rank < first) {
                     chosen = Some((rank, path));
                 }
-            } else if model.is_probe_due(now, estimate.time, estimate.time - best.time, path_count)
+            } else if model.is_probe_due(now, estimate.time, estimate.time - best.time, path_count, crowd)
                 && self.probe.is_none_or(|other| model.progress < self.models[other.0].progress)
             {
                 self.probe = Some(path);
@@ -223,15 +240,16 @@ impl Latency {
 
 impl PathSelector for Latency {
     fn select_path(&mut self, now: Instant, candidates: PathSet, bytes: usize) -> Option<PathIndex> {
-        let mut best = Estimate { time: f64::INFINITY, ..Estimate::default() };
+        let (mut best, mut crowd) = (Estimate { time: f64::INFINITY, ..Estimate::default() }, 0);
         for path in candidates.iter_from(PathIndex(0)) {
-            let estimate = self.models[path.0].estimate(now, bytes, self.unknown_interval);
+            let model = &self.models[path.0];
+            let estimate = model.estimate(now, bytes, self.unknown_interval);
             if estimate.time < best.time {
-                best = estimate;
+                (best, crowd) = (estimate, model.load.requests);
             }
             self.estimates[path.0] = estimate;
         }
-        self.choose(now, candidates, best)
+        self.choose(now, candidates, best, crowd)
     }
 
     fn start_io(&mut self, now: Instant, path: PathIndex, bytes: usize) {
@@ -241,6 +259,8 @@ impl PathSelector for Latency {
         let model = &mut self.models[path.0];
         if model.load.requests == 0 {
             model.progress = now;
+        } else {
+            model.crowded = now;
         }
         if self.probe.take() == Some(path) {
             model.is_probed = true;
@@ -455,6 +475,26 @@ mod tests {
             })
             .collect();
         assert_eq!(turns.iter().sum::<usize>(), 3, "half each: {turns:?}");
+    }
+
+    /// It takes one at a time for as slow as many at once take each: the second shows that it is not.
+    #[test]
+    fn a_path_with_one_request_at_a_time_is_tried_with_two_where_the_other_has_many() {
+        for (on_the_other, is_tried) in [(20, true), (2, false)] {
+            let mut test = Clocked::new();
+            test.carry(A, BLOCK, 100, 50);
+            (0..on_the_other).for_each(|_| test.start(B, BLOCK));
+            for _ in 0..200 {
+                test.wait(100 / on_the_other);
+                test.end(B, BLOCK, 100, true);
+                test.start(B, BLOCK);
+            }
+            assert!(test.micros(A, BLOCK) <= 101 && test.micros(B, BLOCK) <= 160);
+            test.start(A, BLOCK);
+            test.wait(100 / on_the_other);
+            test.end(B, BLOCK, 100, true);
+            assert_eq!(test.select() == A, is_tried, "{on_the_other}");
+        }
     }
 
     #[test]
