@@ -23,8 +23,8 @@ const WARM: Duration = Duration::from_secs(60);
 pub const BELL_WARM: Duration = Duration::from_millis(20);
 /// Bell poll afterwards.
 const BELL_IDLE: Duration = Duration::from_secs(1);
-/// Bell poll in deep idle.
-const BELL_DEEP: Duration = Duration::from_secs(5);
+/// Bell poll in deep idle: with beacon, scans, path checks and master control blocks below 0.3 I/Os a second.
+const BELL_DEEP: Duration = Duration::from_secs(6);
 /// When idle becomes deep idle.
 const DEEP_AFTER: Duration = Duration::from_secs(600);
 /// Scans that rings may cause at once.

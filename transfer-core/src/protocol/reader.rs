@@ -314,7 +314,9 @@ impl Reader {
                 return;
             }
             if let State::Opened(segment) = first.remove().state {
-                // Not at once, the end of a message neither: its answer, or the next request, takes the word along.
+                // Whoever sent a message waits for its answer, which takes the word along; a write of the table
+                // for the word alone would hold the answer up.
+                self.urgent |= segment.last && segment.kind != SegmentKind::Command;
                 self.ready.push_back(segment);
                 self.received += 1;
                 self.dirty = true;
