@@ -103,7 +103,7 @@ mod tests {
         let mounts =
             "dev / ext4 rw 0 0\ntmpfs /dev/shm tmpfs rw 0 0\ntmpfs /dev ramfs rw 0 0\nx /a btrfs\ny /a xfs\n";
         for (folder, name) in
-            [("/home/x", "ext4"), ("/dev/shm/y", "tmpfs"), ("/dev/shmoo", "ramfs"), ("/a", "xfs")]
+            [("/data/x", "ext4"), ("/dev/shm/y", "tmpfs"), ("/dev/shmoo", "ramfs"), ("/a", "xfs")]
         {
             assert_eq!(type_in(mounts, Path::new(folder)), Some(name), "{folder}");
         }
