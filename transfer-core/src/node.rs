@@ -14,7 +14,7 @@ use crate::protocol::connection::ConnectionId;
 use crate::protocol::endpoint::{ConnectError, Endpoint, Event, WorkTag};
 use crate::protocol::seal::{SealDone, SealWork};
 use crate::protocol::startup::{LocalState, StartupFailure};
-use crate::transfer::{Job, LossReason, Session, SessionConfig, SessionEvent};
+use crate::transfer::{Job, LossReason, PAYLOADS_MAX, Session, SessionConfig, SessionEvent};
 use crate::transfer::{LocalReply, LocalRequest};
 
 /// Opcode of the first command of each side in `pro_dtd` and `InitM`: its program and version.
@@ -257,6 +257,7 @@ impl Node {
             None => Session::responder(config),
         };
         self.sessions.insert(connection, Running { session, responds, lost: false });
+        self.share_out();
     }
 
     /// The first command of each side says what program it is; the connector answers in `InitM`.
@@ -276,6 +277,12 @@ impl Node {
             let hello = self.program.clone().into_bytes();
             self.endpoint.send_command(now, connection, COMMAND_HELLO, 0, hello);
         }
+    }
+
+    /// Sessions share what one of them may have in hand, so that memory does not grow with their number.
+    fn share_out(&mut self) {
+        let payloads_max = (PAYLOADS_MAX / self.sessions.len().max(1)).max(1);
+        self.sessions.values_mut().for_each(|running| running.session.set_payloads_max(payloads_max));
     }
 
     fn handle_closed(&mut self, now: Instant, connection: ConnectionId, reason: CloseReason) {
@@ -326,6 +333,7 @@ impl Node {
         }
         if running.lost && (running.session.is_finished() || running.session.is_idle()) {
             self.sessions.remove(&connection);
+            self.share_out();
             self.events.push_back(NodeEvent::SessionEnded { connection });
         }
     }

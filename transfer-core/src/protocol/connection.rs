@@ -433,6 +433,14 @@ impl Connection {
         self.pump(shared);
     }
 
+    /// Says how many segments each way this process has memory for, of the window.
+    pub(crate) fn set_share(&mut self, segments: u64) {
+        if let Some(streams) = &mut self.streams {
+            streams.writer.set_share(segments);
+            streams.reader.set_share(segments);
+        }
+    }
+
     /// The next segment of the peer, in order.
     pub fn poll_segment(&mut self) -> Option<Segment> {
         self.streams.as_mut()?.reader.poll_segment()

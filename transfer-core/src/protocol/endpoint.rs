@@ -45,6 +45,8 @@ use crate::random::{Random, random_bytes};
 
 /// Handshakes opened per second and owner, at most.
 const HANDSHAKES_PER_SECOND: u32 = 8;
+/// Segments each way that every connection may have, however many there are: data, and a message beside it.
+const SHARE_MIN: u64 = 2;
 /// Refusals kept in the in-directory, at most.
 const REFUSALS_MAX: usize = 16;
 /// How long a refusal stays there.
@@ -688,6 +690,7 @@ impl Endpoint {
             }
         }
         self.out.events = kept;
+        let has_newcomers = !newcomers.is_empty();
         for id in newcomers {
             self.end_older_lives(now, id);
         }
@@ -697,6 +700,7 @@ impl Endpoint {
             .filter(|(_, connection)| connection.phase() == Phase::Ended)
             .map(|(id, _)| *id)
             .collect();
+        let has_fewer = !ended.is_empty();
         for id in ended {
             if let Some(connection) = self.connections.remove(&id) {
                 let (resends, torn) = connection.counters();
@@ -706,6 +710,17 @@ impl Endpoint {
                 self.slots.insert(slot.process_id, slot);
             }
         }
+        if has_newcomers || has_fewer {
+            self.share_out();
+        }
+    }
+
+    /// Open connections share the memory for one window each way: the more there are, the less of it has each.
+    fn share_out(&mut self) {
+        let is_open = |connection: &&mut Connection| connection.phase() == Phase::Established;
+        let open = self.connections.values_mut().filter(is_open).count() as u64;
+        let share = (u64::from(self.config.window) / open.max(1)).max(SHARE_MIN);
+        self.connections.values_mut().for_each(|connection| connection.set_share(share));
     }
 
     /// A lane that connects in a new incarnation has lost its older connections.

@@ -85,6 +85,10 @@ pub enum ReaderAction {
 pub struct Reader {
     stream: Stream,
     window: u64,
+    /// Of the window, what this process has memory for while other connections are open.
+    share: u64,
+    /// Highest number that was granted: it never falls.
+    granted: u64,
     received: u64,
     /// The writer's first unacknowledged sequence number, as last seen.
     base_seen: u64,
@@ -107,6 +111,8 @@ impl Reader {
         Self {
             stream,
             window,
+            share: window,
+            granted: window,
             received: 0,
             base_seen: 0,
             published: BTreeMap::new(),
@@ -129,7 +135,19 @@ impl Reader {
     /// Highest sequence number the writer may publish.
     #[must_use]
     pub fn window_limit(&self) -> u64 {
-        self.delivered + self.window
+        self.granted
+    }
+
+    /// Says how much of the window may be granted; what was granted already stays.
+    pub fn set_share(&mut self, share: u64) {
+        self.share = share.min(self.window);
+        self.grant();
+    }
+
+    fn grant(&mut self) {
+        let limit = self.delivered + self.share;
+        self.dirty |= limit > self.granted && self.ready.is_empty();
+        self.granted = self.granted.max(limit);
     }
 
     /// Four or more segments are on their way: the next table can wait.
@@ -159,7 +177,8 @@ impl Reader {
         let segment = self.ready.pop_front()?;
         self.delivered += 1;
         // Limits are worth a table of their own only when a quarter of a window has gathered.
-        self.dirty |= self.delivered.is_multiple_of((self.window / 4).max(1)) || self.ready.is_empty();
+        self.dirty |= self.delivered.is_multiple_of((self.share / 4).max(1)) || self.ready.is_empty();
+        self.grant();
         Some(segment)
     }
 

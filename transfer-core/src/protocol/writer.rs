@@ -186,6 +186,8 @@ pub struct Writer {
     connection: u64,
     stream: Stream,
     window: u64,
+    /// Of the window, what this process has memory for while other connections are open.
+    share: u64,
     queue: VecDeque<Segment>,
     outgoing: VecDeque<Outgoing>,
     /// Sequence number of `outgoing[0]`.
@@ -211,6 +213,7 @@ impl Writer {
             connection,
             stream,
             window,
+            share: window,
             queue: VecDeque::new(),
             outgoing: VecDeque::new(),
             base: 1,
@@ -228,7 +231,12 @@ impl Writer {
     /// Whether another segment may be queued.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.queue.len() < QUEUED_MAX && (self.outgoing.len() as u64) < self.window
+        self.queue.len() < QUEUED_MAX && (self.outgoing.len() as u64) < self.share
+    }
+
+    /// Says how much of the window may be used; what is under way already stays.
+    pub fn set_share(&mut self, share: u64) {
+        self.share = share.min(self.window);
     }
 
     /// Whether everything handed in was acknowledged.
@@ -244,10 +252,10 @@ impl Writer {
             && self.outgoing.iter().all(|segment| !matches!(segment.state, State::Writing { .. }))
     }
 
-    /// Half a window or more is unacknowledged: nobody needs the next table at once.
+    /// Half of what it may send or more is unacknowledged: nobody needs the next table at once.
     #[must_use]
     pub fn is_bulk(&self) -> bool {
-        self.outgoing.len() as u64 * 2 >= self.window
+        self.outgoing.len() as u64 * 2 >= self.share
     }
 
     /// The next action.
@@ -273,7 +281,7 @@ impl Writer {
             let length = segment.payload.len();
             let form = self.form_for(segment);
             let blocks = form.blocks(length) as u64;
-            if seq >= self.base + self.window
+            if seq >= self.base + self.share
                 || seq > self.peer_limit
                 || (self.unacknowledged_blocks() + blocks > self.credits_blocks && !self.outgoing.is_empty())
             {

@@ -20,11 +20,14 @@ pub struct SessionConfig {
     pub payloads_max: usize,
 }
 
+/// Payloads in hand of all sessions of a process, at most, unless there are more sessions than that.
+pub(crate) const PAYLOADS_MAX: usize = 12;
+
 impl SessionConfig {
     /// The defaults: 1 MiB, 12 payloads.
     #[must_use]
     pub fn new(pool: BufferPool) -> Self {
-        Self { pool, segment_bytes: 1 << 20, payloads_max: 12 }
+        Self { pool, segment_bytes: 1 << 20, payloads_max: PAYLOADS_MAX }
     }
 }
 

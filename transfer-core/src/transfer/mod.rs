@@ -27,6 +27,7 @@ mod session;
 mod store;
 
 pub use code::{ErrorCode, LocalError};
+pub(crate) use job::PAYLOADS_MAX;
 pub use job::{Job, LossReason, Outcome, ProtocolViolation, SessionConfig, SessionEvent, Verdict};
 pub use local::{LocalFiles, ServingFiles};
 pub use name::{NameError, PARTIAL_FOLDER, PATH_BYTES_MAX, RelativePath, link_stays_inside};

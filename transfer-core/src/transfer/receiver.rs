@@ -117,7 +117,7 @@ pub(crate) enum Allowed {
 #[derive(Debug)]
 pub(crate) struct Receiver {
     segment: u64,
-    payloads_max: usize,
+    pub(super) payloads_max: usize,
     allowed: Allowed,
     recursive: bool,
     /// Bytes go to standard output; nothing is published.

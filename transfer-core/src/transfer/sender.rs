@@ -114,7 +114,7 @@ enum Walk {
 #[derive(Debug)]
 pub(crate) struct Sender {
     segment: u64,
-    payloads_max: usize,
+    pub(super) payloads_max: usize,
     nonce: [u8; 16],
     permitted: BTreeSet<TransferId>,
     /// No packs: the other end is a stream.

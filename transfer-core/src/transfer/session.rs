@@ -138,6 +138,16 @@ impl Session {
         }
     }
 
+    /// Says how many payloads this side may have in hand from now on.
+    pub(crate) fn set_payloads_max(&mut self, payloads_max: usize) {
+        self.config.payloads_max = payloads_max;
+        match &mut self.state {
+            State::Sending(sender) => sender.payloads_max = payloads_max,
+            State::Receiving(receiver) => receiver.payloads_max = payloads_max,
+            _ => {}
+        }
+    }
+
     fn start_pull(
         &mut self,
         peer: String,
