@@ -90,6 +90,14 @@ fn a_path_that_turns_slow_is_left_and_found_healed() {
     assert!(blind > 1.5, "round robin does not look: {blind}");
 }
 
+/// A run of goal 10 in which the healed path was taken for slow by its latency, had one request at a time, and so showed nothing
+/// else for ever.
+#[test]
+fn a_healed_path_does_not_stay_with_one_request_at_a_time() {
+    let (_, healed) = shares::shares_of_turning_path(&SelectorKind::default(), 64, 16);
+    assert!(healed >= 0.9, "{healed}");
+}
+
 /// 11.
 #[test]
 fn a_grey_path_costs_at_most_three_times_the_healthy_tail() {
