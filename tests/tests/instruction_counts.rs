@@ -4,8 +4,8 @@
 //! within `take_turns`, which are the same in every run on whatever machine, so that a few per cent more are somebody's doing
 //! and no other load's. `DISKWIRE_BLESS=1 cargo test -p system-tests --test instruction_counts` writes the table anew.
 //!
-//! Skipped where valgrind is missing, or what is counted would be other code than that of the table: another compiler, another
-//! processor; `DISKWIRE_NO_SKIP=1` makes that a failure.
+//! Another compiler makes other code: five times as much is allowed then. Skipped where valgrind is missing, which
+//! `DISKWIRE_NO_SKIP=1` makes a failure, and on a processor that takes other ways.
 #![expect(clippy::unwrap_used, reason = "helpers of a test, outside the test function")]
 
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ const PROGRAMS: [(&str, &str); 2] = [("multipath", "multipath_turns"), ("transfe
 const TURNS: u64 = 400;
 /// What a count may change by, in per cent, where the table does not say otherwise.
 const PERCENT: f64 = 3.0;
+/// How many times that where the table is of another compiler.
+const OTHER_COMPILER: f64 = 5.0;
 
 /// The table.
 #[derive(Debug)]
@@ -70,18 +72,6 @@ impl Table {
 fn rustc() -> String {
     let said = output(Command::new(env::var("RUSTC").unwrap_or("rustc".into())).arg("--version"));
     said.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
-}
-
-/// Why nothing can be counted here, if that is so.
-fn obstacle(table: &Table, rustc: &str, blesses: bool) -> Option<String> {
-    if Command::new("valgrind").arg("--version").output().is_err() {
-        return Some("valgrind is not installed".into());
-    }
-    if !has_processor() {
-        return Some("the counts are of an x86-64 processor with AVX2".into());
-    }
-    (rustc != table.rustc && !blesses)
-        .then(|| format!("the table is of {}, this is {rustc}: see its head", table.rustc))
 }
 
 /// Whether what asks the processor for its abilities, which valgrind passes on up to AVX2, takes the same way as it did for the table.
@@ -156,15 +146,15 @@ fn count_all(folder: &Path) -> BTreeMap<String, f64> {
 }
 
 /// What differs from the table by more than may be, a line each.
-fn differences(table: &Table, counts: &BTreeMap<String, f64>) -> Vec<String> {
+fn differences(table: &Table, counts: &BTreeMap<String, f64>, times: f64) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, counted) in counts {
         let Some((expected, percent)) = table.rows.get(name) else {
             lines.push(format!("{name}: {counted:.1} instructions a turn, and no row in the table"));
             continue;
         };
-        let change = (counted / expected - 1.0) * 100.0;
-        if change.abs() > *percent {
+        let (change, percent) = ((counted / expected - 1.0) * 100.0, percent * times);
+        if change.abs() > percent {
             lines.push(format!(
                 "{name}: {expected:.1} → {counted:.1} instructions a turn: {change:+.1} %, {percent} are allowed"
             ));
@@ -179,14 +169,18 @@ fn differences(table: &Table, counts: &BTreeMap<String, f64>) -> Vec<String> {
 fn hot_functions_take_as_many_instructions_as_the_table_says() {
     let blesses = env::var_os("DISKWIRE_BLESS").is_some_and(|value| value == "1");
     let (mut table, rustc) = (Table::read(), rustc());
-    if let Some(reason) = obstacle(&table, &rustc, blesses) {
-        return skip("instruction_counts", &reason);
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        return skip("instruction_counts", "valgrind is not installed");
     }
+    if !has_processor() {
+        return println!("not counted: the table is of an x86-64 processor with AVX2");
+    }
+    let times = if rustc == table.rustc { 1.0 } else { OTHER_COMPILER };
     let counts = count_all(&build());
     for (name, counted) in &counts {
         println!("{name}: {counted:.1}");
     }
-    let found = differences(&table, &counts);
+    let found = differences(&table, &counts, times);
     if blesses {
         let percent = |name| table.rows.get(name).map_or(PERCENT, |(_, percent)| *percent);
         table.rows = counts.iter().map(|(name, counted)| (name.clone(), (*counted, percent(name)))).collect();
@@ -206,7 +200,7 @@ fn a_few_per_cent_more_or_less_a_new_function_and_one_that_is_gone_are_seen() {
     let rows = BTreeMap::from([row("same", 100.0), row("more", 100.0), row("less", 100.0), row("gone", 1.0)]);
     let table = Table { head: String::new(), rustc: String::new(), rows };
     let counts = [("same", 102.9), ("more", 103.1), ("less", 96.9), ("new", 5.0)];
-    let found = differences(&table, &counts.map(|(name, count)| (name.to_owned(), count)).into());
+    let found = differences(&table, &counts.map(|(name, count)| (name.to_owned(), count)).into(), 1.0);
     let names: Vec<&str> = found.iter().map(|line| line.split(':').next().unwrap()).collect();
     assert_eq!(names, ["less", "more", "new", "gone"]);
     assert!(found[1].contains("100.0 → 103.1 instructions a turn: +3.1 %"), "{}", found[1]);
