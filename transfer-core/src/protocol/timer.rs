@@ -7,7 +7,7 @@ use storage_mapping::Instant;
 
 /// Shortest pause between two polls of a peer's table.
 pub const POLL_SHORTEST: Duration = Duration::from_micros(50);
-/// The same where something of ours has not been taken yet, so that a word of the peer is due: next to none.
+/// The same where a message of ours has not been taken yet, so that a word of the peer is due: next to none.
 pub const POLL_AWAITED: Duration = Duration::from_micros(5);
 /// How long a change keeps the shortest pause.
 pub const POLL_HOT: Duration = Duration::from_millis(2);
@@ -56,7 +56,7 @@ pub const DEVICE_FAILED: Duration = Duration::from_secs(120);
 /// What the next look at a peer's table is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
-    /// A word of the peer is due: it has not taken something of ours.
+    /// A word of the peer is due: it has not taken a message of ours, and no data is on its way to it.
     Awaited,
     /// Enough is under way: nobody waits for the next table.
     Bulk,

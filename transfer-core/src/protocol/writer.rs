@@ -245,6 +245,14 @@ impl Writer {
         self.queue.is_empty() && self.outgoing.is_empty()
     }
 
+    /// Whether a message is under way and nothing else, so that its answer is what is waited for.
+    #[must_use]
+    pub fn awaits_answer(&self) -> bool {
+        let is_message =
+            |segment: &Outgoing| segment.entry.ptr_process_segment_flg.contains(SegmentFlags::CMD);
+        !self.outgoing.is_empty() && self.outgoing.iter().all(is_message)
+    }
+
     /// Whether no write is in flight, abandoned ones included.
     #[must_use]
     pub fn is_quiet(&self) -> bool {

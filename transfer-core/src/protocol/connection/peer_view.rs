@@ -50,7 +50,7 @@ impl Connection {
         self.polling = false;
         let look = match &self.streams {
             Some(streams) if streams.reader.is_bulk() || streams.writer.is_bulk() => Look::Bulk,
-            Some(streams) if !streams.writer.is_drained() => Look::Awaited,
+            Some(streams) if streams.writer.awaits_answer() => Look::Awaited,
             _ => Look::Idle,
         };
         self.poll_due = now + self.backoff.next_pause(now, look);
