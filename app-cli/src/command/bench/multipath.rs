@@ -4,26 +4,20 @@
 //! Keeps true: what is printed was measured in this run. Not here: the measuring (`multipath_goals` of the package
 //! `system-tests`), which goals are shown elsewhere (its description).
 
-use std::io::IsTerminal;
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use system_tests::multipath_goals::figure::{Figure, Judged, Target};
 use system_tests::multipath_goals::{Effort, MEASUREMENTS, Measured, Measurement};
 
 use super::super::{CommandError, print, say};
 use super::report::number;
+use super::rounds::spinner;
 use crate::args::bench::BenchMultipathArgs;
 use crate::exit::Exit;
 
 pub(super) fn run(args: &BenchMultipathArgs) -> Result<Exit, CommandError> {
     let chosen = chosen(&args.goals)?;
     let effort = if args.quick { Effort::QUICK } else { Effort::FULL };
-    let shown = !args.json && std::io::stderr().is_terminal();
-    let spinner = ProgressBar::new_spinner();
-    spinner.set_draw_target(if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
-    spinner.enable_steady_tick(Duration::from_millis(200));
+    let spinner = spinner(args.json);
     let mut all = Measured::default();
     for measurement in chosen {
         spinner.set_message(measurement.what);

@@ -37,9 +37,15 @@ impl Row {
         Self { goal: Some(goal), ..self }
     }
 
-    /// The middle sample; not a number if there is none.
+    /// The middle sample, or what lies between the two in the middle; not a number if there is none.
     pub(super) fn median(&self) -> f64 {
-        self.samples.get(self.samples.len() / 2).copied().unwrap_or(f64::NAN)
+        let middle = self.samples.len() / 2;
+        let upper = self.samples.get(middle).copied().unwrap_or(f64::NAN);
+        if self.samples.len().is_multiple_of(2) && middle > 0 {
+            f64::midpoint(self.samples[middle - 1], upper)
+        } else {
+            upper
+        }
     }
 
     fn least(&self) -> f64 {
@@ -160,6 +166,7 @@ mod tests {
         let row = |samples| Row::new("x", "", samples).with_goal(Target::AtLeast(2.0));
         assert_eq!(row(vec![9.0, 1.0, 2.0]).is_met(), Some(true));
         assert_eq!(row(vec![9.0, 1.0, 1.5]).is_met(), Some(false));
+        assert_eq!(row(vec![1.0, 9.0]).median(), 5.0, "between two");
         assert_eq!(row(Vec::new()).is_met(), Some(false));
         assert_eq!(Row::new("x", "", Vec::new()).is_met(), None);
     }

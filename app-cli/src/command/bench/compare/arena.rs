@@ -9,9 +9,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use indicatif::ProgressBar;
 use storage_mapping::ByteSize;
 
+use super::super::rounds::spinner;
 use super::content::{Listing, listing};
 use super::contestant::Contestant;
 use super::meter::{Cost, Daemon, Meter};
@@ -227,18 +228,4 @@ fn run(client: Cost, daemon: Cost) -> Run {
         synced_seconds: None,
         ours: None,
     }
-}
-
-/// Shows what is going on, if somebody looks at a terminal.
-fn spinner(as_json: bool) -> ProgressBar {
-    use std::io::IsTerminal;
-    let is_shown = !as_json && io::stderr().is_terminal();
-    let spinner = ProgressBar::new_spinner();
-    spinner.set_draw_target(if is_shown {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    });
-    spinner.enable_steady_tick(std::time::Duration::from_millis(200));
-    spinner
 }
