@@ -183,6 +183,19 @@ fn threads_over_a_file_keep_the_contract() {
     contract(&|| threaded(file.path(), None));
 }
 
+/// Small requests of such a file are done at once, large ones in a thread.
+#[test]
+fn a_file_in_memory_keeps_the_contract() {
+    let Ok(file) = tempfile::NamedTempFile::new_in("/dev/shm") else {
+        return skip("a_file_in_memory_keeps_the_contract", "no /dev/shm");
+    };
+    file.as_file().set_len(4 << 20).unwrap();
+    contract(&|| threaded(file.path(), None));
+    if io_uring::IoUring::new(2).is_ok() {
+        contract(&|| uring(file.path(), None));
+    }
+}
+
 #[test]
 fn nbd_keeps_the_contract() {
     let able = nbd::Told::new(2 << 20);

@@ -1,7 +1,7 @@
 //! A regular file or a block node through a few threads that block: for kernels without io_uring.
 //!
 //! Keeps true: one hung request takes one thread of this device, and only of this one; the event descriptor is readable
-//! whenever a result waits; dropping the device waits for nobody. Not here: the threads (`workers`).
+//! whenever the result of a thread waits; dropping the device waits for nobody. Not here: the threads (`workers`).
 
 use std::io;
 use std::os::fd::RawFd;
@@ -68,7 +68,8 @@ impl BlockDevice for ThreadedDevice {
     }
 
     fn next_wakeup(&self) -> Option<Instant> {
-        None
+        // What was done at once can be taken, whatever the time is.
+        self.workers.has_done_at_once().then_some(Instant::ZERO)
     }
 
     fn cancel(&mut self, _now: Instant, tag: IoTag) -> Cancelled {

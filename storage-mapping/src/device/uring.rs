@@ -254,8 +254,9 @@ impl BlockDevice for UringDevice {
     }
 
     fn next_wakeup(&self) -> Option<Instant> {
-        // What was not handed over can be, whatever the time is.
-        (!(self.pending.is_empty() && self.queued.is_empty())).then_some(Instant::ZERO)
+        // What was not handed over can be, and what was done at once be taken, whatever the time is.
+        let is_due = !(self.pending.is_empty() && self.queued.is_empty()) || self.workers.has_done_at_once();
+        is_due.then_some(Instant::ZERO)
     }
 
     fn cancel(&mut self, _now: Instant, tag: IoTag) -> Cancelled {

@@ -4,9 +4,11 @@
 //! would hold up those of every other path. These threads are one device's own.
 //!
 //! Keeps true: a request moves to a thread and back, so a thread that hangs keeps the buffer it hangs with; a thread
-//! starts when there is work for it, and there are [`THREADS_MAX`] at most; whoever gives work never waits, and dropping
-//! waits for nobody. Not here: which requests come here.
+//! starts when there is work for it, and there are [`THREADS_MAX`] at most; whoever gives work never waits for a device, and
+//! dropping waits for nobody. What is less work than the way to a thread and back is done by whoever gives it: a few
+//! blocks of a file in memory. Not here: which requests come here.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::fs::FileExt;
@@ -16,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nix::libc;
 
 use super::file::OpenFile;
-use super::outcome::settle;
+use super::outcome::{byte_count, settle};
 use crate::block::address::{BlockSize, Lba};
 use crate::block::request::{IoCompletion, IoRequest, Operation};
 use crate::hand_off::crew::Crew;
@@ -26,6 +28,8 @@ use crate::hand_off::{Giver, Taker, results};
 const THREADS_MAX: usize = 8;
 /// Of a file in memory: its I/O is copying, and of several writers the kernel lets in one and lets the others spin.
 const THREADS_IN_MEMORY: usize = 1;
+/// So much is copied in the time that it takes to wake a thread and be woken by it.
+const AT_ONCE_BYTES: usize = 16 << 10;
 
 /// Calls of all threads that are in the kernel.
 static AT_WORK: AtomicUsize = AtomicUsize::new(0);
@@ -47,6 +51,10 @@ struct Job {
 /// The threads of one device.
 #[derive(Debug)]
 pub(super) struct Workers {
+    file: Arc<OpenFile>,
+    is_in_memory: bool,
+    /// What needed no thread.
+    done_at_once: VecDeque<(usize, IoCompletion)>,
     crew: Crew<Job, (usize, IoCompletion)>,
     finished: Giver<(usize, IoCompletion)>,
     results: Taker<(usize, IoCompletion)>,
@@ -59,9 +67,11 @@ impl Workers {
     /// Where the system gives no descriptor.
     pub(super) fn new(file: Arc<OpenFile>) -> io::Result<Self> {
         let (finished, results) = results()?;
-        let threads_max = if file.is_in_memory() { THREADS_IN_MEMORY } else { THREADS_MAX };
-        let crew = Crew::new("block-io", threads_max, finished.clone(), move |job| carry_out(&file, job));
-        Ok(Self { crew, finished, results })
+        let is_in_memory = file.is_in_memory();
+        let threads_max = if is_in_memory { THREADS_IN_MEMORY } else { THREADS_MAX };
+        let opened = Arc::clone(&file);
+        let crew = Crew::new("block-io", threads_max, finished.clone(), move |job| carry_out(&opened, job));
+        Ok(Self { file, is_in_memory, done_at_once: VecDeque::new(), crew, finished, results })
     }
 
     /// One thread more.
@@ -72,8 +82,12 @@ impl Workers {
         self.crew.start_thread()
     }
 
-    /// Gives a request to a thread; it comes back by [`Workers::take`], with its index.
+    /// Gives a request to a thread, or does it; it comes back by [`Workers::take`], with its index.
     pub(super) fn give(&mut self, index: usize, request: IoRequest) {
+        if self.is_in_memory && byte_count(&request.operation) <= AT_ONCE_BYTES {
+            self.done_at_once.push_back(carry_out(&self.file, Job { index, request }));
+            return;
+        }
         if let Err((Job { index, request }, error)) = self.crew.give(Job { index, request }) {
             let code = error.raw_os_error().unwrap_or(libc::EAGAIN);
             self.finished.give((index, settle(request, Err(code))));
@@ -82,7 +96,12 @@ impl Workers {
 
     /// A request that is over; `None` clears the bell.
     pub(super) fn take(&mut self) -> Option<(usize, IoCompletion)> {
-        self.results.take()
+        self.done_at_once.pop_front().or_else(|| self.results.take())
+    }
+
+    /// Whether [`Workers::take`] has something that made nothing readable.
+    pub(super) fn has_done_at_once(&self) -> bool {
+        !self.done_at_once.is_empty()
     }
 
     /// Readable when something came back after the last `None`. Others may ring it too: a `None` clears it.
