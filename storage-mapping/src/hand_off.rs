@@ -9,6 +9,8 @@
 //!
 //! * a result is in the queue before the bell rings, and the bell is cleared before the look that finds
 //!   nothing: who was told that there is nothing and then waits is woken by the next result;
+//! * the bell is rung once for all results before it is cleared, and a look at an empty queue whose bell was not
+//!   rung makes no system call;
 //! * each job is done once, or dropped once where the other side has gone; no side waits for one that
 //!   has gone;
 //! * what a job owns stays with it while it is worked on, whoever else goes.
@@ -24,6 +26,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::PoisonError;
 
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use bell::Bell;
 
@@ -33,14 +36,40 @@ use bell::Bell;
 /// If the system gives no descriptor.
 pub fn results<T>() -> io::Result<(Giver<T>, Taker<T>)> {
     let (sender, receiver) = mpsc::channel();
-    let bell = Arc::new(Bell::new()?);
-    Ok((Giver { queue: sender, bell: Arc::clone(&bell) }, Taker { queue: receiver, bell }))
+    let alarm = Arc::new(Alarm { is_rung: AtomicBool::new(false), bell: Bell::new()? });
+    let giver = Giver { queue: sender, alarm: Arc::clone(&alarm) };
+    Ok((giver, Taker { queue: receiver, alarm, is_lent: false }))
+}
+
+/// The bell, and whether it has to be rung.
+///
+/// What holds: the bell is rung, or about to be, only while `is_rung`.
+struct Alarm {
+    is_rung: AtomicBool,
+    bell: Bell,
+}
+
+impl Alarm {
+    /// To be called after the result is in the queue: who sees that it is rung already also sees that it is cleared
+    /// only before another look at the queue.
+    fn ring(&self) {
+        if !self.is_rung.swap(true, Ordering::AcqRel) {
+            self.bell.ring();
+        }
+    }
+
+    /// Where somebody is about to ring but has not yet, it stays rung: that will wake the loop once more.
+    fn clear(&self) {
+        if self.bell.clear() {
+            self.is_rung.swap(false, Ordering::AcqRel);
+        }
+    }
 }
 
 /// The side of results that a thread has.
 pub struct Giver<T> {
     queue: mpsc::Sender<T>,
-    bell: Arc<Bell>,
+    alarm: Arc<Alarm>,
 }
 
 impl<T> Giver<T> {
@@ -48,7 +77,7 @@ impl<T> Giver<T> {
     pub fn give(&self, result: T) -> bool {
         let is_taken = self.queue.send(result).is_ok();
         if is_taken {
-            self.bell.ring();
+            self.alarm.ring();
         }
         is_taken
     }
@@ -56,14 +85,16 @@ impl<T> Giver<T> {
 
 impl<T> Clone for Giver<T> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
+        Self { queue: self.queue.clone(), alarm: Arc::clone(&self.alarm) }
     }
 }
 
 /// The side of results that the loop has.
 pub struct Taker<T> {
     queue: mpsc::Receiver<T>,
-    bell: Arc<Bell>,
+    alarm: Arc<Alarm>,
+    /// Others ring the bell, too.
+    is_lent: bool,
 }
 
 impl<T> Taker<T> {
@@ -72,21 +103,32 @@ impl<T> Taker<T> {
         if let Ok(result) = self.queue.try_recv() {
             return Some(result);
         }
+        if !self.is_lent && !self.alarm.is_rung.load(Ordering::Acquire) {
+            return None;
+        }
         // Cleared only when nothing is left, then looked at once more: what comes after the clearing
         // rings again.
-        if self.bell.clear() { self.queue.try_recv().ok() } else { None }
+        self.alarm.clear();
+        self.queue.try_recv().ok()
     }
 
     /// The descriptor that is readable when a result came after the last `None`.
     #[must_use]
     pub fn descriptor(&self) -> RawFd {
-        self.bell.descriptor()
+        self.alarm.bell.descriptor()
+    }
+
+    /// The same for somebody else who makes it readable, such as the kernel. From now on each `None` takes a system
+    /// call.
+    pub fn lend_bell(&mut self) -> RawFd {
+        self.is_lent = true;
+        self.descriptor()
     }
 
     /// Waits for the bell, as a loop does with the descriptor.
     #[cfg(loom)]
     pub fn wait(&self) {
-        self.bell.wait();
+        self.alarm.bell.wait();
     }
 }
 

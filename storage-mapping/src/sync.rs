@@ -4,10 +4,10 @@
 //! Only what such a test reaches is taken from here. Not here: what the threads say to each other.
 
 #[cfg(not(loom))]
-pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
+pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, atomic, mpsc};
 
 #[cfg(loom)]
-pub(crate) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
+pub(crate) use loom::sync::{Arc, Condvar, Mutex, MutexGuard, atomic};
 
 /// Channels as the standard library promises them, out of parts that loom looks into: its own forget that
 /// senders can go.

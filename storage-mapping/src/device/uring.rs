@@ -73,8 +73,10 @@ impl UringDevice {
         let set_up = || -> io::Result<(IoUring, Workers)> {
             let entries = u32::try_from(depth).expect("a queue depth is small").next_power_of_two();
             let ring = IoUring::new(entries)?;
-            let workers = Workers::new(Arc::clone(&file))?;
-            ring.submitter().register_eventfd(workers.descriptor())?;
+            let mut workers = Workers::new(Arc::clone(&file))?;
+            if file.has_nowait() {
+                ring.submitter().register_eventfd(workers.lend_descriptor())?;
+            }
             Ok((ring, workers))
         };
         match set_up() {

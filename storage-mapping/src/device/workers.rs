@@ -104,9 +104,14 @@ impl Workers {
         !self.done_at_once.is_empty()
     }
 
-    /// Readable when something came back after the last `None`. Others may ring it too: a `None` clears it.
+    /// Readable when something came back after the last `None`.
     pub(super) fn descriptor(&self) -> RawFd {
         self.results.descriptor()
+    }
+
+    /// The same for a ring, which makes it readable, too; a `None` clears it in any case.
+    pub(super) fn lend_descriptor(&mut self) -> RawFd {
+        self.results.lend_bell()
     }
 }
 
