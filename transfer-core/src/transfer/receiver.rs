@@ -93,8 +93,7 @@ struct Incoming {
     marked: u64,
     marking: bool,
     marked_at: Instant,
-    /// When to ask again for a file that another connection holds, and since when it does.
-    busy_retry: Option<Instant>,
+    /// Since when another connection holds it.
     busy_since: Option<Instant>,
     builder: RootBuilder,
     /// Hashes of segments that were written before an earlier one was.
@@ -123,6 +122,8 @@ pub(crate) struct Receiver {
     /// Bytes go to standard output; nothing is published.
     stream: bool,
     files: BTreeMap<u32, Incoming>,
+    /// When to ask again for which files that another connection holds.
+    busy_retries: BTreeSet<(Instant, u32)>,
     highest: Option<u32>,
     in_hand: usize,
     gather: Gather,
@@ -148,6 +149,7 @@ impl Receiver {
             recursive,
             stream,
             files: BTreeMap::new(),
+            busy_retries: BTreeSet::new(),
             highest: None,
             in_hand: 0,
             gather: Gather::new(config.segment_bytes),
@@ -175,8 +177,7 @@ impl Receiver {
     }
 
     pub(crate) fn next_wakeup(&self) -> Option<Instant> {
-        let retries = self.files.values().filter_map(|file| file.busy_retry);
-        retries.fold(self.gather.next_wakeup(), |soonest, retry| earliest(soonest, Some(retry)))
+        earliest(self.gather.next_wakeup(), self.busy_retries.first().map(|(retry, _)| *retry))
     }
 
     // ---- words of the peer ----------------------------------------------------------------------
@@ -282,7 +283,6 @@ impl Receiver {
             marked: 0,
             marking: false,
             marked_at: now,
-            busy_retry: None,
             busy_since: None,
             builder: RootBuilder::new(),
             early: BTreeMap::new(),
@@ -480,15 +480,16 @@ impl Receiver {
     }
 
     fn ask_again_for_busy(&mut self, now: Instant, out: &mut Outbox) {
-        if self.stopping {
-            return;
-        }
-        for (&index, file) in &mut self.files {
-            if file.state == State::Opening && file.busy_retry.is_some_and(|retry| retry <= now) {
-                file.busy_retry = None;
-                file.busy += 1;
-                out.ask(Purpose::OpenFile { index }, LocalWork::OpenFile(file.file.clone()));
-            }
+        while let Some(&(retry, index)) = self.busy_retries.first()
+            && retry <= now
+        {
+            self.busy_retries.pop_first();
+            // It may have been given up meanwhile.
+            let Some(file) = self.files.get_mut(&index).filter(|file| file.state == State::Opening) else {
+                continue;
+            };
+            file.busy += 1;
+            out.ask(Purpose::OpenFile { index }, LocalWork::OpenFile(file.file.clone()));
         }
     }
 
@@ -499,7 +500,7 @@ impl Receiver {
         if file.state != State::Opening || self.stopping || now.since(since) >= BUSY_MAX {
             return false;
         }
-        file.busy_retry = Some(now + BUSY_PAUSE);
+        self.busy_retries.insert((now + BUSY_PAUSE, index));
         true
     }
 
@@ -565,6 +566,7 @@ impl Receiver {
     /// The connection is lost, or the user stops: keeps what was received.
     pub(crate) fn stop(&mut self, out: &mut Outbox) {
         self.stopping = true;
+        self.busy_retries.clear();
         let worth =
             |f: &&Incoming| f.state == State::Receiving && f.stored > f.marked && f.file.size.is_some();
         let indices: Vec<u32> =
