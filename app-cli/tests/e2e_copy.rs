@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -103,6 +103,10 @@ fn make_tree(root: &Path) {
         let file = File::open(root.join(path)).unwrap();
         file.set_modified(at(number as u64)).unwrap();
         file.set_permissions(Permissions::from_mode(mode)).unwrap();
+    }
+    // Only root may give files away, and only then do owners travel.
+    for path in ["deep/large", "many/9", "empty"] {
+        let _ = chown(root.join(path), Some(1234), Some(5678));
     }
     for (path, mode) in [("empty", 0o711), ("deep/er", 0o750), ("deep", 0o700), ("", 0o755)] {
         let folder = File::open(root.join(path)).unwrap();

@@ -410,6 +410,8 @@ pub struct Found {
     pub kind: char,
     /// Permissions.
     pub mode: u32,
+    /// User and group; 0 for links.
+    pub owner: (u32, u32),
     /// Modification time; 0 for links.
     pub mtime: (i64, i64),
     /// Hash of a file's content, or a link's target.
@@ -424,16 +426,17 @@ pub fn tree(root: &Path) -> BTreeMap<PathBuf, Found> {
         let path = root.join(&relative);
         let metadata = path.symlink_metadata().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mode = metadata.permissions().mode() & 0o7777;
+        let owner = (metadata.uid(), metadata.gid());
         let mtime = (metadata.mtime(), metadata.mtime_nsec());
         let entry = if metadata.is_dir() {
             let entries = fs::read_dir(&path).expect("a directory");
             left.extend(entries.map(|entry| relative.join(entry.expect("an entry").file_name())));
-            Found { kind: 'd', mode, mtime, content: Vec::new() }
+            Found { kind: 'd', mode, owner, mtime, content: Vec::new() }
         } else if metadata.is_symlink() {
             let target = fs::read_link(&path).expect("a link").as_os_str().as_bytes().to_vec();
-            Found { kind: 'l', mode: 0, mtime: (0, 0), content: target }
+            Found { kind: 'l', mode: 0, owner: (0, 0), mtime: (0, 0), content: target }
         } else {
-            Found { kind: 'f', mode, mtime, content: hash_of(&path).as_bytes().to_vec() }
+            Found { kind: 'f', mode, owner, mtime, content: hash_of(&path).as_bytes().to_vec() }
         };
         found.insert(relative, entry);
     }

@@ -24,7 +24,7 @@ use super::super::store::{
 };
 use super::claim::{Claim, Claimant};
 use super::{Place, lock};
-use crate::file_system::{Errno, FileHandle, Handle, Mode, OFlags};
+use crate::file_system::{Errno, FileHandle, FileStat, Handle, Mode, OFlags};
 use crate::journal::{Entry, Journal};
 use folder::PartialFolder;
 use reserved::Reserved;
@@ -326,20 +326,28 @@ impl Receiving {
             }
             opened => opened?,
         };
-        let written = file.write_all_at(content, 0).map_err(LocalError::from);
-        let done = written.and_then(|()| self.set_attributes(&*file, &pack.attributes));
-        if let Err(error) = done {
+        let complete = || {
+            file.write_all_at(content, 0)?;
+            let stat = file.stat()?;
+            self.set_attributes(&*file, &stat, &pack.attributes)?;
+            Ok(stat.inode)
+        };
+        complete().inspect_err(|_| {
             if !pack.file.permitted {
                 self.folder.discard(&name);
             }
-            return Err(error);
-        }
-        Ok(file.stat()?.inode)
+        })
     }
 
     /// Owner, mode and times, by handle. Never setuid, setgid or sticky.
-    fn set_attributes(&self, file: &dyn FileHandle, attributes: &Attributes) -> Result<(), LocalError> {
-        if self.preserve && self.as_root {
+    fn set_attributes(
+        &self,
+        file: &dyn FileHandle,
+        found: &FileStat,
+        attributes: &Attributes,
+    ) -> Result<(), LocalError> {
+        let is_owned = (found.user, found.group) == (attributes.user, attributes.group);
+        if self.preserve && self.as_root && !is_owned {
             file.set_owner(attributes.user, attributes.group)?;
         }
         file.set_mode(Mode::from_raw_mode(attributes.mode & 0o777))?;

@@ -37,7 +37,8 @@ impl Receiving {
         for file in files {
             results.push(match &file.attributes {
                 Some(attributes) => {
-                    self.partial_file(file.index).and_then(|open| self.set_attributes(&*open, attributes))
+                    let give = |open: Handle| self.set_attributes(&*open, &open.stat()?, attributes);
+                    self.partial_file(file.index).and_then(give)
                 }
                 None => Ok(()),
             });
@@ -293,7 +294,7 @@ impl Receiving {
         let widened = made.attributes.mode & 0o700 != 0o700;
         if self.preserve {
             let directory = self.place.export.open_directory(&made.path)?;
-            self.set_attributes(&*directory, &made.attributes)?;
+            self.set_attributes(&*directory, &directory.stat()?, &made.attributes)?;
         } else if made.created && widened {
             let directory = self.place.export.open_directory(&made.path)?;
             directory.set_mode(Mode::from_raw_mode(made.attributes.mode & 0o777))?;
