@@ -8,7 +8,10 @@
 //! * a buffer that is dropped goes back to its pool, whole; nothing is allocated once warm;
 //! * whoever holds a handle keeps the memory alive: a hung I/O keeps its buffer.
 //!
-//! A buffer that comes from a pool carries old bytes: who writes records clears what it does not fill.
+//! A buffer that comes from a pool carries old bytes: who writes records clears what it does not fill. Not here: where
+//! the memory of large ones comes from (`slab`).
+
+mod slab;
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fmt;
@@ -17,6 +20,7 @@ use std::ptr::NonNull;
 use std::sync::PoisonError;
 
 use crate::sync::{Arc, Mutex};
+use slab::{Carving, PIECE_MIN_BYTES, Slab};
 
 /// Alignment of every buffer: a page, which satisfies O_DIRECT everywhere.
 pub const ALIGNMENT_BYTES: usize = 4096;
@@ -28,6 +32,8 @@ const KEPT_PER_CLASS_MAX: usize = 256;
 struct Pages {
     pointer: NonNull<u8>,
     capacity: usize,
+    /// What they are a piece of; none where they were allocated by themselves.
+    slab: Option<Arc<Slab>>,
     /// Where they go at the end; none while they lie there.
     pool: Option<Arc<Shelves>>,
     /// Tells a test of interleavings who reads and writes the memory.
@@ -45,16 +51,35 @@ unsafe impl Sync for Pages {}
 
 #[expect(unsafe_code, reason = "page-aligned memory is not to be had from Vec")]
 impl Pages {
-    fn new(capacity: usize, pool: Option<Arc<Shelves>>) -> Self {
+    fn new(capacity: usize) -> Self {
         assert!(capacity > 0 && capacity.is_multiple_of(ALIGNMENT_BYTES));
         let layout = Self::layout(capacity);
         // SAFETY: the layout has a non-zero size.
         let pointer = unsafe { alloc_zeroed(layout) };
         let Some(pointer) = NonNull::new(pointer) else { handle_alloc_error(layout) };
+        Self::over(pointer, capacity, None)
+    }
+
+    /// Pages of a pool.
+    fn pooled(capacity: usize, shelves: &Arc<Shelves>) -> Self {
+        let mut pages = if capacity < PIECE_MIN_BYTES {
+            Self::new(capacity)
+        } else {
+            assert!(capacity.is_multiple_of(ALIGNMENT_BYTES));
+            let mut carving = shelves.carving.lock().unwrap_or_else(PoisonError::into_inner);
+            let (pointer, slab) = Carving::cut(&mut carving, capacity);
+            Self::over(pointer, capacity, Some(slab))
+        };
+        pages.pool = Some(Arc::clone(shelves));
+        pages
+    }
+
+    fn over(pointer: NonNull<u8>, capacity: usize, slab: Option<Arc<Slab>>) -> Self {
         Self {
             pointer,
             capacity,
-            pool,
+            slab,
+            pool: None,
             #[cfg(loom)]
             access: loom::cell::UnsafeCell::new(()),
         }
@@ -83,8 +108,10 @@ impl Pages {
 impl Drop for Pages {
     #[expect(unsafe_code, reason = "the counterpart of the allocation")]
     fn drop(&mut self) {
-        // SAFETY: allocated by `new` with the same layout, and freed once.
-        unsafe { dealloc(self.pointer.as_ptr(), Self::layout(self.capacity)) }
+        if self.slab.is_none() {
+            // SAFETY: allocated by `new` with the same layout, and freed once.
+            unsafe { dealloc(self.pointer.as_ptr(), Self::layout(self.capacity)) }
+        }
     }
 }
 
@@ -110,7 +137,7 @@ impl Buffer {
     #[must_use]
     pub fn zeroed(length: usize) -> Self {
         let capacity = length.next_multiple_of(ALIGNMENT_BYTES).max(ALIGNMENT_BYTES);
-        Self { pages: Some(Arc::new(Pages::new(capacity, None))), length }
+        Self { pages: Some(Arc::new(Pages::new(capacity))), length }
     }
 
     /// A copy of `bytes`.
@@ -224,10 +251,10 @@ impl fmt::Debug for SharedBuffer {
     }
 }
 
-/// Free pages by size: class `i` holds buffers of 2^i pages and the odd class in between, so that a
-/// segment of 257 blocks does not cost 512.
+/// Free pages by size, and the slab that large new ones are cut from.
 struct Shelves {
     free: Mutex<Vec<(usize, Vec<Arc<Pages>>)>>,
+    carving: Mutex<Option<Carving>>,
 }
 
 impl Shelves {
@@ -259,7 +286,7 @@ impl BufferPool {
     /// An empty pool.
     #[must_use]
     pub fn new() -> Self {
-        Self { shelves: Arc::new(Shelves { free: Mutex::new(Vec::new()) }) }
+        Self { shelves: Arc::new(Shelves { free: Mutex::new(Vec::new()), carving: Mutex::new(None) }) }
     }
 
     /// A buffer of `length` bytes, from the pool if one of that size lies there. Its content is
@@ -267,13 +294,13 @@ impl BufferPool {
     #[must_use]
     pub fn take(&self, length: usize) -> Buffer {
         let capacity = length.next_multiple_of(ALIGNMENT_BYTES).max(ALIGNMENT_BYTES);
-        let pool = Arc::clone(&self.shelves);
         let pages = match self.shelves.take(capacity) {
             Some(mut pages) => {
-                Arc::get_mut(&mut pages).expect("what lies in the pool has one handle").pool = Some(pool);
+                let alone = Arc::get_mut(&mut pages).expect("what lies in the pool has one handle");
+                alone.pool = Some(Arc::clone(&self.shelves));
                 pages
             }
-            None => Arc::new(Pages::new(capacity, Some(pool))),
+            None => Arc::new(Pages::pooled(capacity, &self.shelves)),
         };
         Buffer { pages: Some(pages), length }
     }

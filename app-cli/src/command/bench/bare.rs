@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use storage_mapping::{BlockDevice, Buffer, IoRequest, IoTag, Lba, SharedBuffer, wait};
+use storage_mapping::{BlockDevice, Buffer, BufferPool, IoRequest, IoTag, Lba, SharedBuffer, wait};
 use transfer_core::driver::clock::Clock;
 
 use super::super::CommandError;
@@ -70,8 +70,7 @@ impl Mover {
     }
 
     fn write(mut self, size: u64) -> Result<(), CommandError> {
-        let data: Vec<SharedBuffer> =
-            (0..self.depth).map(|_| Buffer::copy_of(&vec![7; REQUEST_BYTES]).freeze()).collect();
+        let data: Vec<SharedBuffer> = self.buffers().into_iter().map(Buffer::freeze).collect();
         self.run(
             size,
             data,
@@ -84,8 +83,19 @@ impl Mover {
     }
 
     fn read(mut self, size: u64) -> Result<(), CommandError> {
-        let buffers: Vec<Buffer> = (0..self.depth).map(|_| Buffer::zeroed(REQUEST_BYTES)).collect();
+        let buffers = self.buffers();
         self.run(size, buffers, IoRequest::read, |done| done.buffer.into_read())
+    }
+
+    /// Memory of the same kind as that of a transfer.
+    fn buffers(&self) -> Vec<Buffer> {
+        let pool = BufferPool::new();
+        let buffer = |_| {
+            let mut buffer = pool.take(REQUEST_BYTES);
+            buffer.fill(7);
+            buffer
+        };
+        (0..self.depth).map(buffer).collect()
     }
 
     fn lba(&self) -> Lba {
