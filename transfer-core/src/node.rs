@@ -1,8 +1,9 @@
 //! One process of a host, whole and still pure: an endpoint with a session on each of its connections.
 //!
 //! The program's driver and the simulator run this same code: they carry out what `poll_io`,
-//! `poll_work` and `poll_local` give, hand the results back, and tell the time. Not here: any clock, file
-//! or thread.
+//! `poll_work` and `poll_local` give, hand the results back, and tell the time. What holds: a turn visits only the
+//! sessions to which something happened, in the order in which it did, and those that are due. Not here: any clock,
+//! file or thread.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,6 +13,7 @@ use storage_mapping::{BufferPool, Instant, IoCompletion, IoRequest};
 use crate::format::process_id_table::{CloseReason, Role};
 use crate::protocol::connection::ConnectionId;
 use crate::protocol::endpoint::{ConnectError, Endpoint, Event, WorkTag};
+use crate::protocol::roster::{Roster, Turns, Wakes};
 use crate::protocol::seal::{SealDone, SealWork};
 use crate::protocol::startup::{LocalState, StartupFailure};
 use crate::transfer::{Job, LossReason, PAYLOADS_MAX, Session, SessionConfig, SessionEvent};
@@ -69,11 +71,81 @@ struct Running {
     lost: bool,
 }
 
+/// What a session meets on a visit.
+struct Around<'a> {
+    now: Instant,
+    connection: ConnectionId,
+    endpoint: &'a mut Endpoint,
+    events: &'a mut VecDeque<NodeEvent>,
+}
+
+impl Around<'_> {
+    /// Ends the connection, and says why.
+    fn end(&mut self, why: impl std::fmt::Display, reason: CloseReason) {
+        self.events.push_back(NodeEvent::Notice(format!("connection {}: {why}", self.connection.0)));
+        self.endpoint.end(self.now, self.connection, reason);
+    }
+}
+
+impl Wakes for Running {
+    fn next_wakeup(&self) -> Option<Instant> {
+        self.session.next_wakeup()
+    }
+}
+
+impl Running {
+    /// Moves what can move between the session and its connection; its events go up.
+    fn exchange(&mut self, around: &mut Around<'_>) {
+        self.session.handle_timeout(around.now);
+        // What came may be answered, and what goes out may let more in.
+        while self.deliver(around) {
+            self.collect(around);
+        }
+        self.collect(around);
+        while let Some(event) = self.session.poll_event() {
+            around.events.push_back(NodeEvent::Session { connection: around.connection, event });
+        }
+        // A responder that cannot go on (its journal or its disk failed) must not keep its peer waiting.
+        if self.responds && self.session.is_finished() && !self.lost {
+            around.end("the session cannot go on", CloseReason::ShuttingDown);
+        }
+    }
+
+    /// Segments that came go to the session, as many as it wants; `true` if any did.
+    fn deliver(&mut self, around: &mut Around<'_>) -> bool {
+        let mut moved = false;
+        while !self.lost && self.session.wants_segment() {
+            let Some(segment) = around.endpoint.poll_segment(around.now, around.connection) else { break };
+            moved = true;
+            if let Err(violation) = self.session.handle_segment(around.now, segment) {
+                around.end(violation, CloseReason::ProtocolViolated);
+                return false;
+            }
+        }
+        moved
+    }
+
+    /// Segments of the session go out, as many as the connection takes.
+    fn collect(&mut self, around: &mut Around<'_>) {
+        while around.endpoint.has_room(around.connection) {
+            let Some(segment) = self.session.poll_segment(around.now) else { break };
+            around.endpoint.send(around.now, around.connection, segment);
+        }
+    }
+
+    /// Its connection is gone, and it asks for nothing more.
+    fn is_over(&self) -> bool {
+        self.lost && (self.session.is_finished() || self.session.is_idle())
+    }
+}
+
 /// An endpoint and its sessions.
 pub struct Node {
     endpoint: Endpoint,
     pool: BufferPool,
-    sessions: BTreeMap<ConnectionId, Running>,
+    sessions: Roster<Running>,
+    /// Sessions whose local work waits to be polled.
+    asking: Turns<ConnectionId>,
     jobs: BTreeMap<ConnectionId, Job>,
     events: VecDeque<NodeEvent>,
     program: String,
@@ -92,7 +164,8 @@ impl Node {
         Self {
             endpoint,
             pool,
-            sessions: BTreeMap::new(),
+            sessions: Roster::new(),
+            asking: Turns::default(),
             jobs: BTreeMap::new(),
             events: VecDeque::new(),
             program: program.to_owned(),
@@ -119,9 +192,8 @@ impl Node {
 
     /// The user wants to stop: what has no permit is aborted.
     pub fn interrupt(&mut self, now: Instant, connection: ConnectionId) {
-        if let Some(running) = self.sessions.get_mut(&connection) {
-            running.session.handle_interrupt(now);
-        } else {
+        let session = self.sessions.touch(connection, |running| running.session.handle_interrupt(now));
+        if session.is_none() {
             self.endpoint.end(now, connection, CloseReason::Done);
         }
         self.pump(now);
@@ -169,25 +241,24 @@ impl Node {
 
     /// Local work has ended. Call [`pump`](Self::pump) afterwards.
     pub fn handle_local(&mut self, now: Instant, connection: ConnectionId, reply: LocalReply) {
-        if let Some(running) = self.sessions.get_mut(&connection) {
-            running.session.handle_local(now, reply);
-        }
+        self.sessions.touch(connection, |running| running.session.handle_local(now, reply));
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.endpoint.handle_timeout(now);
-        for running in self.sessions.values_mut() {
-            running.session.handle_timeout(now);
-        }
         self.pump(now);
+        #[cfg(debug_assertions)]
+        self.check_at_rest(now);
     }
 
     /// When time alone will change something.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
-        let sessions = self.sessions.values().filter_map(|running| running.session.next_wakeup());
-        sessions.fold(self.endpoint.next_wakeup(), |soonest, wakeup| earliest(soonest, Some(wakeup)))
+        if self.sessions.has_touched() || self.endpoint.has_moved() {
+            return Some(Instant::ZERO);
+        }
+        earliest(self.endpoint.next_wakeup(), self.sessions.next_wakeup())
     }
 
     /// The next request for the volume.
@@ -200,15 +271,21 @@ impl Node {
         self.endpoint.poll_work()
     }
 
-    /// The next piece of local work, and whose it is; of connections that are `ready` for it.
+    /// The next piece of local work, and whose it is; of connections that are `ready` for it, in turns.
     pub fn poll_local(
         &mut self,
         now: Instant,
         ready: impl Fn(ConnectionId) -> bool,
     ) -> Option<(ConnectionId, LocalRequest)> {
-        self.sessions.iter_mut().filter(|(connection, _)| ready(**connection)).find_map(
-            |(connection, running)| running.session.poll_local(now).map(|request| (*connection, request)),
-        )
+        loop {
+            let connection = self.asking.pop(&ready)?;
+            let request =
+                self.sessions.visit(connection, |running| running.session.poll_local(now)).flatten();
+            if let Some(request) = request {
+                self.asking.push(connection);
+                return Some((connection, request));
+            }
+        }
     }
 
     /// The next event.
@@ -219,12 +296,54 @@ impl Node {
     /// Moves what can move between connections and sessions.
     pub fn pump(&mut self, now: Instant) {
         self.take_endpoint_events(now);
-        let connections: Vec<_> = self.sessions.keys().copied().collect();
-        for connection in connections {
-            self.deliver(now, connection);
-            self.collect(now, connection);
+        while let Some(connection) = self.endpoint.poll_moved() {
+            self.sessions.touch(connection, |_| ());
+        }
+        for connection in self.sessions.take_due(now) {
+            self.visit(now, connection);
         }
         self.take_endpoint_events(now);
+    }
+
+    /// Time, segments and events of one session go where they belong.
+    fn visit(&mut self, now: Instant, connection: ConnectionId) {
+        let mut around = Around { now, connection, endpoint: &mut self.endpoint, events: &mut self.events };
+        let visited = self.sessions.visit(connection, |running| {
+            running.exchange(&mut around);
+            (running.is_over(), running.session.has_local())
+        });
+        match visited {
+            Some((true, _)) => {
+                self.sessions.remove(connection);
+                self.asking.remove(connection);
+                self.share_out();
+                self.events.push_back(NodeEvent::SessionEnded { connection });
+            }
+            Some((false, true)) => self.asking.push(connection),
+            Some((false, false)) | None => {}
+        }
+    }
+
+    /// Nobody who is left alone has something to do.
+    #[cfg(debug_assertions)]
+    fn check_at_rest(&mut self, now: Instant) {
+        if self.endpoint.has_moved() {
+            return;
+        }
+        for connection in self.sessions.at_rest(now) {
+            let (has_segment, has_room) =
+                (self.endpoint.has_segment(connection), self.endpoint.has_room(connection));
+            let is_asking = self.asking.contains(connection);
+            let left = self.sessions.visit(connection, |running| {
+                let session = &mut running.session;
+                session.handle_timeout(now);
+                let delivers = has_segment && !running.lost && session.wants_segment();
+                let sends = has_room && session.poll_segment(now).is_some();
+                let asks = session.has_local() && !is_asking;
+                delivers || sends || asks || session.poll_event().is_some() || running.is_over()
+            });
+            assert_ne!(left, Some(true), "session {} was left alone and has something to do", connection.0);
+        }
     }
 
     fn take_endpoint_events(&mut self, now: Instant) {
@@ -282,13 +401,16 @@ impl Node {
     /// Sessions share what one of them may have in hand, so that memory does not grow with their number.
     fn share_out(&mut self) {
         let payloads_max = (PAYLOADS_MAX / self.sessions.len().max(1)).max(1);
-        self.sessions.values_mut().for_each(|running| running.session.set_payloads_max(payloads_max));
+        for connection in self.sessions.ids() {
+            self.sessions.touch(connection, |running| running.session.set_payloads_max(payloads_max));
+        }
     }
 
     fn handle_closed(&mut self, now: Instant, connection: ConnectionId, reason: CloseReason) {
         self.jobs.remove(&connection);
-        self.deliver(now, connection);
-        if let Some(running) = self.sessions.get_mut(&connection) {
+        let mut around = Around { now, connection, endpoint: &mut self.endpoint, events: &mut self.events };
+        self.sessions.touch(connection, |running| {
+            running.deliver(&mut around);
             running.lost = true;
             let loss = match reason {
                 CloseReason::Done | CloseReason::ClosedByPeer => LossReason::Closed,
@@ -296,45 +418,7 @@ impl Node {
                 _ => LossReason::Lost,
             };
             running.session.handle_lost(now, loss);
-        }
+        });
         self.events.push_back(NodeEvent::Closed { connection, reason });
-    }
-
-    /// Segments that came go to the session, as many as it wants.
-    fn deliver(&mut self, now: Instant, connection: ConnectionId) {
-        let Some(running) = self.sessions.get_mut(&connection) else { return };
-        while !running.lost && running.session.wants_segment() {
-            let Some(segment) = self.endpoint.poll_segment(now, connection) else { return };
-            if let Err(violation) = running.session.handle_segment(now, segment) {
-                let notice = format!("connection {}: {violation}", connection.0);
-                self.events.push_back(NodeEvent::Notice(notice));
-                self.endpoint.end(now, connection, CloseReason::ProtocolViolated);
-                return;
-            }
-        }
-    }
-
-    /// Segments of the session go out, as many as the connection takes; its events go up.
-    fn collect(&mut self, now: Instant, connection: ConnectionId) {
-        let Some(running) = self.sessions.get_mut(&connection) else { return };
-        while self.endpoint.has_room(connection) {
-            let Some(segment) = running.session.poll_segment(now) else { break };
-            self.endpoint.send(now, connection, segment);
-        }
-        while let Some(event) = running.session.poll_event() {
-            self.events.push_back(NodeEvent::Session { connection, event });
-        }
-        // A responder that cannot go on (its journal or its disk failed) must not keep its peer waiting.
-        if running.responds && running.session.is_finished() && !running.lost {
-            let notice = format!("connection {}: the session cannot go on", connection.0);
-            self.events.push_back(NodeEvent::Notice(notice));
-            self.endpoint.end(now, connection, CloseReason::ShuttingDown);
-            return;
-        }
-        if running.lost && (running.session.is_finished() || running.session.is_idle()) {
-            self.sessions.remove(&connection);
-            self.share_out();
-            self.events.push_back(NodeEvent::SessionEnded { connection });
-        }
     }
 }

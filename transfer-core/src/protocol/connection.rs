@@ -27,11 +27,11 @@ mod own_view;
 mod peer_view;
 #[cfg(test)]
 mod tests;
+mod time;
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use storage_mapping::block::time::earliest;
 use storage_mapping::{Buffer, BufferPool, Instant, SharedBuffer};
 use volume::record::Text;
 use volume::{BlockAddress, Layout};
@@ -43,10 +43,7 @@ use super::pair::{PairReader, PairWriter};
 use super::pool::SegmentPool;
 use super::reader::Reader;
 use super::seal::{DirectionKeys, SealDone};
-use super::timer::{
-    ASSERT_AGAIN, Backoff, CONNECT_TIMEOUT, DEVICE_FAILED, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT,
-    KEEP_ALIVE_ACTIVE, KEEP_ALIVE_IDLE, POLL_IDLE_AFTER, PUBLISH_GATHER, SILENT_READS_MIN,
-};
+use super::timer::Backoff;
 use super::writer::Writer;
 use crate::format::host_table::HostRecord;
 use crate::format::process_id_table::{COMMAND_BODY_MAX_BYTES, CloseReason, CommandStructure, Role};
@@ -434,11 +431,19 @@ impl Connection {
     }
 
     /// Says how many segments each way this process has memory for, of the window.
-    pub(crate) fn set_share(&mut self, segments: u64) {
+    pub(crate) fn set_share(&mut self, shared: &mut Shared<'_>, segments: u64) {
         if let Some(streams) = &mut self.streams {
             streams.writer.set_share(segments);
             streams.reader.set_share(segments);
+            streams.writer.fill(shared.now, shared.pool, shared.random);
         }
+        self.pump(shared);
+    }
+
+    /// Segments of the peer that can be taken.
+    #[must_use]
+    pub fn segments_waiting(&self) -> usize {
+        self.streams.as_ref().map_or(0, |streams| streams.reader.segments_waiting())
     }
 
     /// The next segment of the peer, in order.
@@ -454,6 +459,7 @@ impl Connection {
         assert!(body.len() <= COMMAND_BODY_MAX_BYTES, "long commands travel as segments");
         self.commands.push_back(PendingCommand { opcode, request, body });
         self.place_command(shared);
+        self.pump(shared);
     }
 
     /// Closes in order: what was sent is acknowledged first.
@@ -537,122 +543,6 @@ impl Connection {
         }
         self.pump(shared);
     }
-
-    /// Time passed.
-    pub fn handle_timeout(&mut self, shared: &mut Shared<'_>) {
-        let now = shared.now;
-        if let Some(streams) = &mut self.streams
-            && self.phase == Phase::Established
-        {
-            streams.reader.handle_timeout(now);
-            if let Err(reason) = streams.writer.handle_timeout(now, shared.pool, shared.random) {
-                self.end(shared, reason);
-            }
-        }
-        self.check_time_outs(shared);
-        self.assert_again(shared);
-        self.poll_peer(shared);
-        for (retry, table) in
-            [(self.slot.entry.poll_retry(now), false), (self.slot.table.poll_retry(now), true)]
-        {
-            if let Some(write) = retry {
-                self.push_pair_write(shared, write, table);
-            }
-        }
-        self.pump(shared);
-    }
-
-    /// Rule 8: an entry that nobody reacts to may be a write that was lost; it is written again, with the
-    /// same content and a higher version. If its write hangs, that happens when the pair lets the next
-    /// version pass it (rule 7).
-    fn assert_again(&mut self, shared: &mut Shared<'_>) {
-        let unanswered = match self.phase {
-            Phase::Requesting | Phase::Calling | Phase::Establishing => true,
-            Phase::Answering | Phase::Answered => true,
-            Phase::Established => {
-                let unseen = self.role == Role::Initiator && self.peer_table.version() == 0;
-                unseen || self.command_acked < self.command_number
-            }
-            Phase::Ending | Phase::Ended => false,
-        };
-        let due = shared.now.since(self.asserted) >= ASSERT_AGAIN;
-        if unanswered && due && self.slot.entry.is_ready(shared.now) {
-            self.write_entry(shared);
-            if self.phase == Phase::Answered {
-                shared.out.events.push_back(Event::AnswersChanged);
-            }
-        }
-    }
-
-    fn check_time_outs(&mut self, shared: &mut Shared<'_>) {
-        let now = shared.now;
-        let age = now.since(self.since);
-        let reason = match self.phase {
-            Phase::Requesting | Phase::Calling | Phase::Establishing => {
-                (age >= CONNECT_TIMEOUT).then_some(CloseReason::PeerLost)
-            }
-            Phase::Answering | Phase::Answered => {
-                (age >= HANDSHAKE_TIMEOUT).then_some(CloseReason::HandshakeFailed)
-            }
-            Phase::Established => {
-                let read_stuck = self.polling && now.since(self.poll_due) >= DEVICE_FAILED;
-                let stuck = read_stuck || self.slot.table.waiting(now) >= DEVICE_FAILED;
-                let drained = self.draining_since.is_some_and(|since| now.since(since) >= DRAIN_TIMEOUT);
-                let dead_after = Duration::from_millis(shared.layout.master.timers[4].into());
-                let dead = self.silence.silent >= dead_after && self.silence.reads >= SILENT_READS_MIN;
-                if stuck {
-                    Some(CloseReason::DeviceStuck)
-                } else if dead {
-                    Some(CloseReason::PeerLost)
-                } else {
-                    // Not everything was acknowledged, or it would have ended before.
-                    drained.then_some(CloseReason::PeerLost)
-                }
-            }
-            Phase::Ending | Phase::Ended => None,
-        };
-        if let Some(reason) = reason {
-            self.end(shared, reason);
-        }
-    }
-
-    /// When time alone will change something.
-    #[must_use]
-    pub fn next_wakeup(&self) -> Option<Instant> {
-        let retry = earliest(self.slot.entry.next_wakeup(), self.slot.table.next_wakeup());
-        let poll = match self.phase {
-            Phase::Calling | Phase::Answered | Phase::Established if !self.polling => Some(self.poll_due),
-            _ => None,
-        };
-        let mut wakeup = earliest(retry, poll);
-        if self.phase == Phase::Established {
-            let streams = self.streams.as_ref();
-            wakeup = earliest(wakeup, streams.and_then(|streams| streams.reader.next_wakeup()));
-            wakeup = earliest(wakeup, streams.and_then(|streams| streams.writer.next_wakeup()));
-            // With a table in flight nothing can be published before it is back, or in doubt.
-            if self.slot.table.is_idle() {
-                wakeup = earliest(wakeup, Some(self.keep_alive_due()));
-                wakeup = earliest(wakeup, self.dirty_since.map(|since| since + PUBLISH_GATHER));
-            } else {
-                wakeup = earliest(wakeup, self.slot.table.doubt_at());
-            }
-            wakeup = earliest(wakeup, self.draining_since.map(|since| since + DRAIN_TIMEOUT));
-        }
-        wakeup
-    }
-
-    /// One answer for the wake-up and for the publication itself: were they to differ, the loop would
-    /// turn without end between the two times.
-    fn keep_alive_due(&self) -> Instant {
-        keep_alive_after(self.last_published, &self.backoff)
-    }
-}
-
-/// When a table that was published at `published` is published again, whatever happens.
-fn keep_alive_after(published: Instant, backoff: &Backoff) -> Instant {
-    let active = published + KEEP_ALIVE_ACTIVE;
-    let is_active = backoff.quiet(active) < POLL_IDLE_AFTER;
-    if is_active { active } else { published + KEEP_ALIVE_IDLE }
 }
 
 /// Low half of an incarnation nonce, as headers carry it.

@@ -10,12 +10,12 @@ mod admin;
 mod answers;
 mod calls;
 mod start;
+mod upkeep;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use storage_mapping::block::time::earliest;
 use storage_mapping::{
     BufferPool, FencePolicy, Instant, IoBuffer, IoCompletion, IoRequest, IoTag, Lba, Operation, SharedBuffer,
 };
@@ -26,14 +26,14 @@ use volume::{BLOCK_BYTES, BlockAddress, Layout, OwnedRanges};
 
 use super::admin_watch::{AdminRead, AdminWatch};
 use super::connection::{
-    Connection, ConnectionId, ConnectionIo, IoCommand, Opening, Peer, Phase, Shared, SlotPairs, binding,
-    nonce_low,
+    Connection, ConnectionId, ConnectionIo, IoCommand, Opening, Peer, Shared, SlotPairs, binding, nonce_low,
 };
 use super::discovery::{BeaconKeeper, BellWatcher, Ringing};
 use super::handshake::{self, Hello, Secrets};
 use super::owner_mac::OwnerKey;
 use super::pair::PairWriter;
 use super::pool::SegmentPool;
+use super::roster::{Roster, Turns};
 use super::seal::{SealDone, SealWork};
 use super::startup::{LocalState, Startup, StartupFailure, StartupIo};
 use crate::format::control_area::InCall;
@@ -266,7 +266,8 @@ pub struct Endpoint {
     buffers: BufferPool,
     random: Box<dyn Random>,
     slots: BTreeMap<u32, SlotPairs>,
-    connections: BTreeMap<ConnectionId, Connection>,
+    connections: Roster<Connection>,
+    news: News,
     ringing: BTreeMap<ConnectionId, Ringing>,
     watched: BTreeMap<ConnectionId, PeerWatch>,
     next_connection: u64,
@@ -286,6 +287,14 @@ pub struct Endpoint {
     next_tag: u64,
     leaving: bool,
     counters: Counters,
+}
+
+/// What was seen of connections when something happened to them, to be acted upon.
+#[derive(Debug, Default)]
+struct News {
+    /// They take segments again, or segments came.
+    moved: Turns<ConnectionId>,
+    ended: Turns<ConnectionId>,
 }
 
 /// Does the called host live while it does not answer?
@@ -359,7 +368,8 @@ impl Endpoint {
             buffers,
             random,
             slots: BTreeMap::new(),
-            connections: BTreeMap::new(),
+            connections: Roster::new(),
+            news: News::default(),
             ringing: BTreeMap::new(),
             watched: BTreeMap::new(),
             next_connection: 1,
@@ -447,9 +457,8 @@ impl Endpoint {
         let peer = Peer { lane: record.host_id, name: record.name.clone(), key: peer_key, record };
         let opening = Opening { initiating, message, nonce };
         let window = self.config.window;
-        let (mut shared, connections) = self.split(now);
-        let connection = Connection::initiate(&mut shared, id, peer, slot, opening, window);
-        connections.insert(id, connection);
+        let connection = Connection::initiate(&mut self.split(now).0, id, peer, slot, opening, window);
+        self.connections.insert(id, connection);
         self.watched.insert(id, PeerWatch { since: now, due: now, first: None, advanced: false });
         Ok(id)
     }
@@ -457,50 +466,49 @@ impl Endpoint {
     /// Whether a segment may be sent on `connection`.
     #[must_use]
     pub fn has_room(&self, connection: ConnectionId) -> bool {
-        self.connections.get(&connection).is_some_and(Connection::has_room)
+        self.connections.get(connection).is_some_and(Connection::has_room)
     }
 
     /// Sends a segment; nothing where the connection has no room or is gone.
     pub fn send(&mut self, now: Instant, connection: ConnectionId, segment: Segment) {
-        let (mut shared, connections) = self.split(now);
-        if let Some(connection) = connections.get_mut(&connection).filter(|connection| connection.has_room())
-        {
-            connection.send(&mut shared, segment);
+        if self.has_room(connection) {
+            self.act(now, connection, |connection, shared| connection.send(shared, segment));
         }
     }
 
     /// Sends a command through the process id table.
     pub fn send_command(&mut self, now: Instant, id: ConnectionId, opcode: u16, request: u64, body: Vec<u8>) {
-        let (mut shared, connections) = self.split(now);
-        if let Some(connection) = connections.get_mut(&id) {
-            connection.send_command(&mut shared, opcode, request, body);
-        }
+        self.act(now, id, |connection, shared| connection.send_command(shared, opcode, request, body));
+    }
+
+    /// Whether a segment came on `connection` that was not taken yet.
+    #[must_use]
+    pub fn has_segment(&self, connection: ConnectionId) -> bool {
+        self.connections.get(connection).is_some_and(|connection| connection.segments_waiting() > 0)
     }
 
     /// The next segment that came on `connection`, in order.
     pub fn poll_segment(&mut self, now: Instant, connection: ConnectionId) -> Option<Segment> {
-        let (mut shared, connections) = self.split(now);
-        let connection = connections.get_mut(&connection)?;
-        let segment = connection.poll_segment()?;
-        connection.pump(&mut shared);
-        Some(segment)
+        if !self.has_segment(connection) {
+            return None;
+        }
+        let take = |connection: &mut Connection, shared: &mut Shared<'_>| {
+            let segment = connection.poll_segment();
+            connection.pump(shared);
+            segment
+        };
+        self.act(now, connection, take).flatten()
     }
 
     /// Closes in order: what was sent is acknowledged first.
     pub fn close(&mut self, now: Instant, id: ConnectionId) {
-        let (mut shared, connections) = self.split(now);
-        if let Some(connection) = connections.get_mut(&id) {
-            connection.close(&mut shared);
-        }
+        self.act(now, id, Connection::close);
         self.settle(now);
     }
 
     /// Ends a connection at once.
     pub fn end(&mut self, now: Instant, id: ConnectionId, reason: CloseReason) {
-        let (mut shared, connections) = self.split(now);
-        if let Some(connection) = connections.get_mut(&id) {
-            connection.end(&mut shared, reason);
-        }
+        self.act(now, id, |connection, shared| connection.end(shared, reason));
         self.settle(now);
     }
 
@@ -508,8 +516,7 @@ impl Endpoint {
     pub fn shut_down(&mut self, now: Instant) {
         self.leaving = true;
         self.beacon.mark_dirty();
-        let ids: Vec<_> = self.connections.keys().copied().collect();
-        for id in ids {
+        for id in self.connections.ids() {
             self.end(now, id, CloseReason::ShuttingDown);
         }
         self.handle_timeout(now);
@@ -559,10 +566,7 @@ impl Endpoint {
             }
             Purpose::PeerBeacon(id) => self.handle_peer_beacon(now, id, buffer.as_ref()),
             Purpose::Connection(id, io) => {
-                let (mut shared, connections) = self.split(now);
-                if let Some(connection) = connections.get_mut(&id) {
-                    connection.handle_io(&mut shared, io, success, buffer);
-                }
+                self.act(now, id, |connection, shared| connection.handle_io(shared, io, success, buffer));
             }
         }
         self.settle(now);
@@ -570,37 +574,10 @@ impl Endpoint {
 
     /// Sealing or opening has ended.
     pub fn handle_work(&mut self, now: Instant, tag: WorkTag, done: SealDone) {
-        let (mut shared, connections) = self.split(now);
-        if let Some(connection) = connections.get_mut(&tag.connection) {
-            connection.handle_work(&mut shared, tag.seq, tag.attempt, done, tag.reading);
-        }
-        self.settle(now);
-    }
-
-    /// Time passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        match &mut self.life {
-            Life::Stopped => return,
-            Life::Starting(startup) => {
-                startup.handle_timeout(now, &self.layout);
-                return self.pump_startup(now);
-            }
-            Life::Running => {}
-        }
-        self.pool.handle_timeout(now);
-        let ids: Vec<_> = self.connections.keys().copied().collect();
-        for id in ids {
-            let (mut shared, connections) = self.split(now);
-            if let Some(connection) = connections.get_mut(&id) {
-                connection.handle_timeout(&mut shared);
-            }
-        }
-        self.tend_beacon(now);
-        if self.config.answers && !self.leaving {
-            self.tend_bell(now);
-        }
-        self.tend_calls(now);
-        self.tend_admin(now);
+        let WorkTag { connection, seq, attempt, reading } = tag;
+        self.act(now, connection, |connection, shared| {
+            connection.handle_work(shared, seq, attempt, done, reading);
+        });
         self.settle(now);
     }
 
@@ -635,110 +612,20 @@ impl Endpoint {
         self.out.work.pop_front()
     }
 
+    /// The next connection, each once, that takes segments again or on which segments came, since it was last named.
+    pub fn poll_moved(&mut self) -> Option<ConnectionId> {
+        self.news.moved.pop(|_| true)
+    }
+
+    /// Whether [`poll_moved`](Self::poll_moved) has one to name.
+    #[must_use]
+    pub fn has_moved(&self) -> bool {
+        !self.news.moved.is_empty()
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.out.events.pop_front()
-    }
-
-    /// When time alone will change something.
-    #[must_use]
-    pub fn next_wakeup(&self) -> Option<Instant> {
-        match &self.life {
-            Life::Stopped => return None,
-            Life::Starting(startup) => return startup.next_wakeup(),
-            Life::Running => {}
-        }
-        let mut wakeup = earliest(self.beacon.next_wakeup(), self.admin.next_wakeup());
-        if self.config.answers && !self.leaving {
-            wakeup = earliest(wakeup, self.bell.next_wakeup());
-            wakeup = earliest(wakeup, self.in_directory.next_wakeup());
-        }
-        for ringing in self.ringing.values() {
-            wakeup = earliest(wakeup, Some(ringing.due()));
-        }
-        for watch in self.watched.values() {
-            wakeup = earliest(wakeup, Some(watch.due));
-        }
-        self.connections
-            .values()
-            .fold(wakeup, |soonest, connection| earliest(soonest, connection.next_wakeup()))
-    }
-
-    // ---- upkeep ---------------------------------------------------------------------------------
-
-    /// Acts on what connections left behind: internal events, ended connections.
-    fn settle(&mut self, now: Instant) {
-        let mut newcomers = Vec::new();
-        let mut kept = VecDeque::new();
-        while let Some(event) = self.out.events.pop_front() {
-            match event {
-                Event::CallsChanged => self.beacon.mark_dirty(),
-                Event::AnswersChanged => self.in_directory_dirty = true,
-                Event::Connected { connection, .. } => {
-                    newcomers.push(connection);
-                    self.beacon.mark_dirty();
-                    self.bell.warm(now);
-                    kept.push_back(event);
-                }
-                Event::Closed { .. } => {
-                    self.bell.warm(now);
-                    self.in_directory_dirty |= self.config.answers;
-                    self.beacon.mark_dirty();
-                    kept.push_back(event);
-                }
-                other => kept.push_back(other),
-            }
-        }
-        self.out.events = kept;
-        let has_newcomers = !newcomers.is_empty();
-        for id in newcomers {
-            self.end_older_lives(now, id);
-        }
-        let ended: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(_, connection)| connection.phase() == Phase::Ended)
-            .map(|(id, _)| *id)
-            .collect();
-        let has_fewer = !ended.is_empty();
-        for id in ended {
-            if let Some(connection) = self.connections.remove(&id) {
-                let (resends, torn) = connection.counters();
-                self.counters.resends += resends;
-                self.counters.torn += torn;
-                let slot = connection.into_slot();
-                self.slots.insert(slot.process_id, slot);
-            }
-        }
-        if has_newcomers || has_fewer {
-            self.share_out();
-        }
-    }
-
-    /// Open connections share the memory for one window each way: the more there are, the less of it has each.
-    fn share_out(&mut self) {
-        let is_open = |connection: &&mut Connection| connection.phase() == Phase::Established;
-        let open = self.connections.values_mut().filter(is_open).count() as u64;
-        let share = (u64::from(self.config.window) / open.max(1)).max(SHARE_MIN);
-        self.connections.values_mut().for_each(|connection| connection.set_share(share));
-    }
-
-    /// A lane that connects in a new incarnation has lost its older connections.
-    fn end_older_lives(&mut self, now: Instant, newcomer: ConnectionId) {
-        let Some(connection) = self.connections.get(&newcomer) else { return };
-        let (lane, (_, incarnation)) = (connection.peer().lane, connection.peer_slot());
-        let older: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(id, other)| {
-                **id != newcomer && other.peer().lane == lane && other.peer_slot().1 < incarnation
-            })
-            .filter(|(_, other)| matches!(other.phase(), Phase::Answered | Phase::Established))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in older {
-            self.end(now, id, CloseReason::PeerLost);
-        }
     }
 
     fn hello(&self, process_id: u32, nonce: [u8; 16]) -> Hello {
@@ -765,19 +652,5 @@ impl Endpoint {
         record.emit(&mut buffer);
         seal_page(&mut buffer, None);
         buffer.freeze()
-    }
-
-    /// What connections need, beside the connections themselves.
-    fn split(&mut self, now: Instant) -> (Shared<'_>, &mut BTreeMap<ConnectionId, Connection>) {
-        let shared = Shared {
-            now,
-            layout: &self.layout,
-            me: &self.identity,
-            pool: &mut self.pool,
-            buffers: &self.buffers,
-            random: self.random.as_mut(),
-            out: &mut self.out,
-        };
-        (shared, &mut self.connections)
     }
 }

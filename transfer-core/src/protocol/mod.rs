@@ -17,6 +17,7 @@ pub mod owner_mac;
 pub mod pair;
 pub mod pool;
 pub mod reader;
+pub(crate) mod roster;
 pub mod seal;
 pub mod startup;
 pub mod timer;

@@ -89,10 +89,10 @@ impl PairWriter {
         self.in_flight.is_none()
     }
 
-    /// How long no write has been done although one was asked for.
+    /// Since when no write has been done although one was asked for.
     #[must_use]
-    pub fn waiting(&self, now: Instant) -> Duration {
-        self.in_flight.as_ref().map_or(Duration::ZERO, |write| now.since(write.waiting_since))
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.in_flight.as_ref().map(|write| write.waiting_since)
     }
 
     /// When the write in flight will be in doubt, so that the next version may be written.

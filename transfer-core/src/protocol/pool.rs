@@ -3,7 +3,8 @@
 //! Sequence numbers are striped over the devices in turn, and a device with more free segments is
 //! preferred over one that lags. Every connection can always hold two; of the rest at most half of what
 //! is free goes to one connection, so that a stalled peer cannot starve the others. A segment whose
-//! write is in doubt rests until the write has ended and the quarantine has passed.
+//! write is in doubt rests until the write has ended and the quarantine has passed. Who got none waits in a queue, and
+//! asks again when there may be one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use storage_mapping::Instant;
 use volume::{BlockAddress, Layout, SegmentNumber};
 
+use super::roster::Turns;
 use crate::format::host_table::HostRecord;
 
 /// Segments every open connection can hold whatever the others do.
@@ -27,6 +29,10 @@ pub struct SegmentPool {
     resting: Vec<(Instant, SegmentNumber, BlockAddress)>,
     /// Segments held, by connection.
     held: BTreeMap<u64, usize>,
+    /// Connections that asked in vain.
+    waiting: Turns<u64>,
+    /// Since then, one of them may have become able to take a segment.
+    eased: bool,
     turn: usize,
     total: usize,
 }
@@ -45,7 +51,8 @@ impl SegmentPool {
             }
         }
         let total = free.values().map(Vec::len).sum();
-        Self { free, resting: Vec::new(), held: BTreeMap::new(), turn: 0, total }
+        let (resting, held, waiting) = (Vec::new(), BTreeMap::new(), Turns::default());
+        Self { free, resting, held, waiting, eased: false, turn: 0, total }
     }
 
     /// Registers a connection, so that two segments are kept for it.
@@ -56,6 +63,8 @@ impl SegmentPool {
     /// Forgets a connection; what it still holds comes back by [`give`](Self::give).
     pub fn close(&mut self, connection: u64) {
         self.held.remove(&connection);
+        self.waiting.remove(connection);
+        self.eased = true;
     }
 
     /// Free segments.
@@ -70,8 +79,31 @@ impl SegmentPool {
         self.total
     }
 
-    /// A free segment for `connection`, preferably not on `avoid`.
+    /// A free segment for `connection`, preferably not on `avoid`. Where there is none the connection waits.
     pub fn take(&mut self, connection: u64, avoid: Option<u16>) -> Option<(SegmentNumber, BlockAddress)> {
+        let taken = self.try_take(connection, avoid);
+        match taken {
+            Some(_) => self.waiting.remove(connection),
+            None => {
+                self.eased &= !self.waiting.is_empty();
+                self.waiting.push(connection);
+            }
+        }
+        taken
+    }
+
+    /// Whether somebody waits who may get a segment now.
+    #[must_use]
+    pub fn is_eased(&self) -> bool {
+        self.eased && !self.waiting.is_empty()
+    }
+
+    /// Those who wait and may get a segment now, in the order in which they asked: each is to try again.
+    pub fn take_waiting(&mut self) -> Vec<u64> {
+        if std::mem::take(&mut self.eased) { self.waiting.take() } else { Vec::new() }
+    }
+
+    fn try_take(&mut self, connection: u64, avoid: Option<u16>) -> Option<(SegmentNumber, BlockAddress)> {
         let held = self.held.get(&connection).copied().unwrap_or(0);
         let free = self.free_count();
         let reserved: usize = self
@@ -107,6 +139,8 @@ impl SegmentPool {
         if let Some(held) = self.held.get_mut(&connection) {
             *held = held.saturating_sub(1);
         }
+        // Even where it rests: who holds less may take where it could not.
+        self.eased = true;
         if doubtful {
             self.resting.push((now + QUARANTINE, place.0, place.1));
         } else {
@@ -119,6 +153,7 @@ impl SegmentPool {
         let (over, resting) = self.resting.drain(..).partition(|(until, ..)| *until <= now);
         self.resting = resting;
         let over: Vec<(Instant, SegmentNumber, BlockAddress)> = over;
+        self.eased |= !over.is_empty();
         for (_, number, address) in over {
             self.free.entry(address.device).or_default().push((number, address));
         }

@@ -162,6 +162,12 @@ impl Reader {
         !self.incoming.values().any(|incoming| matches!(incoming.state, State::Reading))
     }
 
+    /// Segments that can be taken, in order.
+    #[must_use]
+    pub fn segments_waiting(&self) -> usize {
+        self.ready.len()
+    }
+
     /// The next action.
     pub fn poll_action(&mut self) -> Option<ReaderAction> {
         self.actions.pop_front()

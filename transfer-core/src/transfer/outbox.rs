@@ -138,6 +138,10 @@ impl Outbox {
         }
     }
 
+    pub(crate) fn has_local(&self) -> bool {
+        !self.local.is_empty()
+    }
+
     pub(crate) fn poll_local(&mut self) -> Option<LocalRequest> {
         self.local.pop_front()
     }

@@ -176,8 +176,19 @@ impl Receiver {
         self.files.len() as u64 + self.left
     }
 
+    /// When time alone has something done, if anything but time allows it.
     pub(crate) fn next_wakeup(&self) -> Option<Instant> {
-        earliest(self.gather.next_wakeup(), self.busy_retries.first().map(|(retry, _)| *retry))
+        if self.stopping {
+            return None;
+        }
+        let retry = self.busy_retries.first().map(|(retry, _)| *retry);
+        let gathered = if self.makes_directories() { None } else { self.gather.next_wakeup() };
+        earliest(retry, gathered)
+    }
+
+    /// Targets need their directories, and these are made in order.
+    fn makes_directories(&self) -> bool {
+        self.making || !self.directories.is_empty()
     }
 
     // ---- words of the peer ----------------------------------------------------------------------
@@ -505,8 +516,7 @@ impl Receiver {
     }
 
     fn close_batch(&mut self, now: Instant, out: &mut Outbox) {
-        // Targets need their directories, and these are made in order.
-        if self.making || !self.directories.is_empty() || self.stopping {
+        if self.makes_directories() || self.stopping {
             return;
         }
         let nothing_more = self.flush && self.in_hand == 0;

@@ -382,8 +382,8 @@ impl Session {
         if self.lost {
             return None;
         }
-        // Twice: data may first queue the messages that go before it.
-        for _ in 0..2 {
+        // Data may first queue the messages that go before it.
+        for pass in 0.. {
             if let Some(segment) = self.out.poll_command(&self.config.pool, self.config.segment_bytes) {
                 return Some(segment);
             }
@@ -394,8 +394,17 @@ impl Session {
                 return Some(segment);
             }
             self.pump(now);
+            if pass > 0 && self.out.messages_waiting() == 0 {
+                break;
+            }
         }
         None
+    }
+
+    /// Whether local work waits to be polled.
+    #[must_use]
+    pub fn has_local(&self) -> bool {
+        self.out.has_local()
     }
 
     /// The next local work; several may be out at once.

@@ -9,6 +9,7 @@ use volume::layout::{PlannedDevice, VolumePlan};
 use volume::record::{Record, Rows};
 use volume::{BLOCK_BYTES, Layout};
 
+use super::time::keep_alive_after;
 use super::*;
 use crate::format::control_area::{IN_STATE_ANSWERED, IN_STATE_REFUSED, InCall, InDirectory};
 use crate::format::map::TableMap;
@@ -16,7 +17,9 @@ use crate::format::process_id_table::{EntryState, ProcessFlags, ProcessIdEntry};
 use crate::format::process_segment_pointer_table::{Nack, PointerTable, TableFlags};
 use crate::payload::{Payload, SegmentKind};
 use crate::protocol::handshake::{self, Secrets, public_key};
-use crate::protocol::timer::{POLL_IDLE, POLL_SHORTEST};
+use crate::protocol::timer::{
+    ASSERT_AGAIN, DRAIN_TIMEOUT, KEEP_ALIVE_ACTIVE, KEEP_ALIVE_IDLE, POLL_IDLE, POLL_SHORTEST, PUBLISH_GATHER,
+};
 use crate::random::SeededRandom;
 
 const START: Instant = Instant(1_000_000_000);

@@ -210,9 +210,8 @@ impl Endpoint {
         let id = self.next_id();
         let answer = Answer { session, message, hello, nonce, peer_entry: reader, serial };
         let window = self.config.window;
-        let (mut shared, connections) = self.split(now);
-        let connection = Connection::answer(&mut shared, id, peer, pairs, answer, window);
-        connections.insert(id, connection);
+        let connection = Connection::answer(&mut self.split(now).0, id, peer, pairs, answer, window);
+        self.connections.insert(id, connection);
         self.bell.warm(now);
     }
 

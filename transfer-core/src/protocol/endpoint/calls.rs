@@ -3,7 +3,6 @@
 //! What holds: a ring follows the beacon that shows the call, which follows the entry; if the own beacon
 //! is another process's, nothing is written any more. Not here: answering (`answers`).
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use storage_mapping::{Buffer, Instant};
@@ -17,6 +16,7 @@ use crate::format::map::{TableMap, address};
 use crate::format::process_id_table::{CloseReason, Role};
 use crate::protocol::connection::{Connection, ConnectionId, IoCommand, Phase};
 use crate::protocol::discovery::{ReadBack, Ringing};
+use crate::protocol::roster::Roster;
 use crate::protocol::startup::StartupFailure;
 use crate::protocol::timer::ANSWER_TIMEOUT;
 use crate::random::random_bytes;
@@ -83,10 +83,10 @@ impl Endpoint {
         };
         self.life = Life::Stopped;
         self.out.io.clear();
-        for id in self.connections.keys() {
-            self.out.events.push_back(Event::Closed { connection: *id, reason });
+        for connection in self.connections.ids() {
+            self.out.events.push_back(Event::Closed { connection, reason });
+            self.connections.remove(connection);
         }
-        self.connections.clear();
         self.out.events.push_back(Event::Stopped(failure));
     }
 
@@ -141,18 +141,18 @@ impl Endpoint {
         if !success {
             return;
         }
-        for (id, connection) in &self.connections {
+        for (id, connection) in self.connections.iter() {
             if connection.phase() == Phase::Calling {
-                self.ringing.entry(*id).or_insert_with(|| Ringing::new(now));
+                self.ringing.entry(id).or_insert_with(|| Ringing::new(now));
             }
         }
     }
 
     /// Rings for calls that are shown and unanswered, and looks whether the called hosts live.
     pub(super) fn tend_calls(&mut self, now: Instant) {
-        let calling = |connections: &BTreeMap<ConnectionId, Connection>, id: &ConnectionId| {
+        let calling = |connections: &Roster<Connection>, id: &ConnectionId| {
             connections
-                .get(id)
+                .get(*id)
                 .is_some_and(|connection| matches!(connection.phase(), Phase::Requesting | Phase::Calling))
         };
         self.ringing.retain(|id, _| calling(&self.connections, id));
@@ -160,15 +160,18 @@ impl Endpoint {
         let due: Vec<_> =
             self.ringing.iter_mut().filter_map(|(id, ringing)| ringing.poll(now).then_some(*id)).collect();
         for id in due {
-            let lane = self.connections[&id].peer().lane;
-            self.ring(lane);
+            if let Some(lane) = self.connections.get(id).map(|connection| connection.peer().lane) {
+                self.ring(lane);
+            }
         }
         let map = TableMap::new(&self.layout);
         let mut reads = Vec::new();
         for (id, watch) in &mut self.watched {
-            if now >= watch.due {
+            if now >= watch.due
+                && let Some(connection) = self.connections.get(*id)
+            {
                 watch.due = now + Duration::from_secs(3);
-                reads.push((*id, address(map.beacon(self.connections[id].peer().lane))));
+                reads.push((*id, address(map.beacon(connection.peer().lane))));
             }
         }
         for (id, address) in reads {
