@@ -248,8 +248,9 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.endpoint.handle_timeout(now);
         self.pump(now);
-        #[cfg(debug_assertions)]
-        self.check_at_rest(now);
+        if cfg!(debug_assertions) {
+            self.check_at_rest(now);
+        }
     }
 
     /// When time alone will change something.
@@ -325,7 +326,6 @@ impl Node {
     }
 
     /// Nobody who is left alone has something to do.
-    #[cfg(debug_assertions)]
     fn check_at_rest(&mut self, now: Instant) {
         if self.endpoint.has_moved() {
             return;

@@ -256,6 +256,38 @@ fn the_writer_hears_at_once_what_it_waits_for() {
     }
 }
 
+/// What was granted stays; from then on the writer gets no more than the share, and the window at most.
+#[test]
+fn a_reader_grants_its_share_and_never_takes_a_grant_back() {
+    let mut bench = Bench::new();
+    let mut seq = 0;
+    let mut take = |bench: &mut Bench| {
+        seq += 1;
+        let (entry, buffer) = bench.segment(seq, 0);
+        bench.show(seq, &[Some(entry)]).expect("a table");
+        bench.reads();
+        bench.give(seq, 0, buffer);
+        assert_eq!(bench.received(), [seq]);
+        bench.reader.window_limit() - seq
+    };
+    bench.reader.set_share(2);
+    assert_eq!((bench.reader.window_limit(), bench.reader.take_dirty()), (WINDOW, (false, false)));
+    let granted: Vec<_> = (0..WINDOW + 2).map(|_| take(&mut bench)).collect();
+    assert_eq!(granted, [7, 6, 5, 4, 3, 2, 2, 2, 2, 2]);
+    bench.reader.take_dirty();
+
+    bench.reader.set_share(4);
+    assert_eq!(bench.reader.window_limit(), 10 + 4);
+    assert_eq!(bench.reader.take_dirty(), (true, false), "the writer is to hear of it");
+    assert_eq!([take(&mut bench), take(&mut bench)], [4, 4]);
+    bench.reader.set_share(1000);
+    assert_eq!(bench.reader.window_limit(), 12 + WINDOW, "the window at most");
+    bench.reader.set_share(1);
+    assert_eq!(bench.reader.window_limit(), 12 + WINDOW);
+    let granted: Vec<_> = (0..WINDOW).map(|_| take(&mut bench)).collect();
+    assert_eq!(granted, [7, 6, 5, 4, 3, 2, 1, 1]);
+}
+
 /// A message in the table lies behind the places of all entries that the table claims to have.
 #[test]
 fn a_message_in_the_table_keeps_out_of_the_entries() {

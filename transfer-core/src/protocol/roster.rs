@@ -156,7 +156,6 @@ impl<T: Wakes> Roster<T> {
     }
 
     /// Everybody to whom nothing happened since the last visit and who is not due.
-    #[cfg(debug_assertions)]
     pub(crate) fn at_rest(&self, now: Instant) -> Vec<ConnectionId> {
         let rests = |(id, member): &(&ConnectionId, &Member<T>)| {
             !self.touched.contains(**id) && member.value.next_wakeup().is_none_or(|at| at > now)

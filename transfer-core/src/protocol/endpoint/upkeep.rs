@@ -47,8 +47,9 @@ impl Endpoint {
         for id in self.pool.take_waiting() {
             self.visit(now, ConnectionId(id));
         }
-        #[cfg(debug_assertions)]
-        self.check_at_rest(now);
+        if cfg!(debug_assertions) {
+            self.check_at_rest(now);
+        }
         self.tend_beacon(now);
         if self.config.answers && !self.leaving {
             self.tend_bell(now);
@@ -116,7 +117,6 @@ impl Endpoint {
     }
 
     /// Nobody who is left alone has something to do.
-    #[cfg(debug_assertions)]
     fn check_at_rest(&mut self, now: Instant) {
         if self.pool.is_eased() {
             return;
@@ -180,7 +180,7 @@ impl Endpoint {
     fn share_out(&mut self, now: Instant) {
         let is_open = |connection: &&Connection| connection.phase() == Phase::Established;
         let open = self.connections.values().filter(is_open).count() as u64;
-        let share = (u64::from(self.config.window) / open.max(1)).max(SHARE_MIN);
+        let share = share_of(self.config.window, open);
         for id in self.connections.ids() {
             self.act(now, id, |connection, shared| connection.set_share(shared, share));
         }
@@ -202,5 +202,21 @@ impl Endpoint {
         for id in older {
             self.end(now, id, CloseReason::PeerLost);
         }
+    }
+}
+
+/// Segments each way of one of `open` connections.
+fn share_of(window: u16, open: u64) -> u64 {
+    (u64::from(window) / open.max(1)).max(SHARE_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_a_part_of_the_window_and_enough_for_data_and_a_message() {
+        let shares = [0, 1, 2, 5, 8, 16, 17, 1000].map(|open| share_of(32, open));
+        assert_eq!(shares, [32, 32, 16, 6, 4, 2, 2, 2]);
     }
 }
