@@ -10,6 +10,7 @@
 
 pub mod admin_watch;
 pub mod connection;
+pub mod depth;
 pub mod discovery;
 pub mod endpoint;
 pub mod handshake;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use storage_mapping::Instant;
 use volume::{BLOCK_BYTES, BlockAddress, Layout};
 
+use super::depth::Depth;
 use super::seal::{Form, SealWork, open_in_table};
 use super::timer::{READS_MAX, REREAD_PAUSE};
 use super::writer::{Stream, form_of};
@@ -41,6 +42,8 @@ enum State {
     Pending {
         at: Instant,
     },
+    /// It can be read when there is room on its device.
+    Due,
     Reading,
     Opening,
     Opened(Segment),
@@ -97,6 +100,8 @@ pub struct Reader {
     delivered: u64,
     incoming: BTreeMap<u64, Incoming>,
     ready: VecDeque<Segment>,
+    /// Reads in flight.
+    depth: Depth,
     actions: VecDeque<ReaderAction>,
     dirty: bool,
     urgent: bool,
@@ -119,6 +124,7 @@ impl Reader {
             delivered: 0,
             incoming: BTreeMap::new(),
             ready: VecDeque::new(),
+            depth: Depth::new(window as usize),
             actions: VecDeque::new(),
             dirty: false,
             urgent: false,
@@ -265,15 +271,20 @@ impl Reader {
         Ok(())
     }
 
-    /// Issues the reads that are due.
+    /// Issues the reads that are due, in order, as far as there is room on their devices.
     fn issue(&mut self, now: Instant) {
         for (seq, incoming) in &mut self.incoming {
-            if !matches!(incoming.state, State::Pending { at } if at <= now) {
+            match incoming.state {
+                State::Due => {}
+                State::Pending { at } if at <= now => incoming.state = State::Due,
+                _ => continue,
+            }
+            let entry = &incoming.entry;
+            if !self.depth.begin(now, (*seq, entry.attempt), entry.device, entry.ptr_process_blk_read) {
                 continue;
             }
             incoming.state = State::Reading;
             incoming.reads += 1;
-            let entry = &incoming.entry;
             self.actions.push_back(ReaderAction::Read {
                 seq: *seq,
                 attempt: entry.attempt,
@@ -285,6 +296,8 @@ impl Reader {
 
     /// Step 258: what was read goes to be opened.
     pub fn handle_read(&mut self, now: Instant, seq: u64, attempt: u16, outcome: ReadOutcome) {
+        self.depth.end(now, seq, attempt);
+        self.issue(now);
         let Some(incoming) = self.incoming.get_mut(&seq) else { return };
         if incoming.entry.attempt != attempt || !matches!(incoming.state, State::Reading) {
             return;
@@ -354,11 +367,12 @@ impl Reader {
         self.issue(now);
     }
 
-    /// When the next read is due.
+    /// When the next read is due, or one in flight holds up others no more.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
         let due = self.incoming.values().filter_map(|incoming| match incoming.state {
             State::Pending { at } => Some(at),
+            State::Due => self.depth.next_room(),
             _ => None,
         });
         due.min()

@@ -22,6 +22,7 @@ use volume::header::{Edition, Header, Place, RecordType};
 use volume::record::Record;
 use volume::{BlockAddress, SegmentNumber};
 
+use super::depth::Depth;
 use super::pair::DOUBT;
 use super::pool::SegmentPool;
 use super::seal::{Form, NONCE_BYTES, SealWork, TAG_BYTES, XaesKey};
@@ -132,6 +133,8 @@ pub fn form_of(flags: SegmentFlags) -> Form {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Sealing,
+    /// It can be written when there is room on its device.
+    Sealed,
     /// `look_at`: when it is, or was last found to be, in doubt.
     Writing {
         since: Instant,
@@ -195,6 +198,8 @@ pub struct Writer {
     peer_limit: u64,
     credits_blocks: u64,
     in_table_bytes: usize,
+    /// Writes in flight.
+    depth: Depth,
     abandoned: Abandoned,
     actions: VecDeque<WriterAction>,
     /// Something published has changed.
@@ -220,6 +225,7 @@ impl Writer {
             peer_limit: window,
             credits_blocks: window * segment_blocks,
             in_table_bytes: 0,
+            depth: Depth::new(window as usize),
             abandoned: Vec::new(),
             actions: VecDeque::new(),
             dirty: false,
@@ -396,9 +402,22 @@ impl Writer {
                 self.dirty = true;
                 self.urgent = true;
             }
-            Some((_, address)) => {
+            Some(_) => {
+                segment.state = State::Sealed;
+                self.issue(now);
+            }
+        }
+    }
+
+    /// W3: writes what is sealed, in order, as far as there is room on its device.
+    fn issue(&mut self, now: Instant) {
+        for segment in self.outgoing.iter_mut().filter(|segment| segment.state == State::Sealed) {
+            let (_, address) = segment.place.expect("what has no place is not written");
+            let (seq, attempt) = (segment.entry.ptr_process_block_seq, segment.entry.attempt);
+            if self.depth.begin(now, (seq, attempt), address.device, segment.entry.ptr_process_blk_read) {
+                let bytes = segment.sealed.clone().expect("it is sealed");
                 segment.state = State::Writing { since: now, look_at: now + DOUBT };
-                self.actions.push_back(WriterAction::Write { seq, attempt, address, bytes: sealed });
+                self.actions.push_back(WriterAction::Write { seq, attempt, address, bytes });
             }
         }
     }
@@ -416,6 +435,8 @@ impl Writer {
         pool: &mut SegmentPool,
         random: &mut dyn Random,
     ) -> Result<(), CloseReason> {
+        self.depth.end(now, seq, attempt);
+        self.issue(now);
         let abandoned =
             self.abandoned.iter().position(|(number, tried, ..)| (*number, *tried) == (seq, attempt));
         if let Some(index) = abandoned {
@@ -580,15 +601,17 @@ impl Writer {
         for seq in doubtful {
             self.send_again(now, seq, true, pool, random)?;
         }
+        self.issue(now);
         self.fill(now, pool, random);
         Ok(())
     }
 
-    /// When a write in flight will be in doubt, or is to be looked at again.
+    /// When a write in flight will be in doubt, or is to be looked at again, or holds up others no more.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {
         let look_at = self.outgoing.iter().filter_map(|segment| match segment.state {
             State::Writing { look_at, .. } => Some(look_at),
+            State::Sealed => self.depth.next_room(),
             State::Sealing | State::Written => None,
         });
         look_at.min()
