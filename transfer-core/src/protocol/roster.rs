@@ -12,58 +12,51 @@ use storage_mapping::block::time::earliest;
 
 use super::connection::ConnectionId;
 
-/// Those whose turn is to come: each once, first come first served.
+/// Those whose turn is to come: each once, first come first served. They are few, so whoever is looked for is looked for
+/// from the front.
 #[derive(Debug)]
-pub(crate) struct Turns<Id> {
-    queue: VecDeque<Id>,
-    waiting: BTreeSet<Id>,
-}
+pub(crate) struct Turns<Id>(VecDeque<Id>);
 
 impl<Id> Default for Turns<Id> {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), waiting: BTreeSet::new() }
+        Self(VecDeque::new())
     }
 }
 
-impl<Id: Copy + Ord> Turns<Id> {
+impl<Id: Copy + Eq> Turns<Id> {
     /// Last in the queue, unless it waits already.
     pub(crate) fn push(&mut self, id: Id) {
-        if self.waiting.insert(id) {
-            self.queue.push_back(id);
+        if !self.contains(id) {
+            self.0.push_back(id);
         }
     }
 
     /// The first of those that are `ready`.
     pub(crate) fn pop(&mut self, ready: impl Fn(Id) -> bool) -> Option<Id> {
-        let index = self.queue.iter().position(|id| ready(*id))?;
-        let id = self.queue.remove(index)?;
-        self.waiting.remove(&id);
-        Some(id)
+        let index = self.0.iter().position(|id| ready(*id))?;
+        self.0.remove(index)
     }
 
     /// It waits no more.
     pub(crate) fn remove(&mut self, id: Id) {
-        if self.waiting.remove(&id) {
-            self.queue.retain(|other| *other != id);
-        }
+        self.0.retain(|other| *other != id);
     }
 
     /// Everybody who waits, in order.
     pub(crate) fn take(&mut self) -> Vec<Id> {
-        self.waiting.clear();
-        std::mem::take(&mut self.queue).into()
+        std::mem::take(&mut self.0).into()
     }
 
     pub(crate) fn contains(&self, id: Id) -> bool {
-        self.waiting.contains(&id)
+        self.0.contains(&id)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.0.is_empty()
     }
 
     fn iter(&self) -> impl Iterator<Item = &Id> {
-        self.queue.iter()
+        self.0.iter()
     }
 }
 
