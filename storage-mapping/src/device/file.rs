@@ -184,7 +184,9 @@ impl OpenFile {
 
     /// Whether the bytes lie in memory (tmpfs), so that nothing but copying is to be done for them.
     pub(crate) fn is_in_memory(&self) -> bool {
-        fstatfs(&self.file).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
+        // A block node lies in a file system of memory, too, and its bytes do not.
+        self.file.metadata().is_ok_and(|metadata| metadata.is_file())
+            && fstatfs(&self.file).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
     }
 }
 
