@@ -38,7 +38,7 @@ measure() {
 measure crypto crypto
 measure channel channel
 measure scaling scaling
-measure latency latency --folder "${disk:-.}"
+measure latency latency --folder /dev/shm
 measure idle idle
 measure multipath multipath --folder "${disk:-.}"
 measure file file --compare --sync
@@ -46,6 +46,8 @@ measure small-files small-files --compare --sync
 if [ -n "$disk" ]; then
     measure idle-disk idle --folder "$disk"
     measure channel-disk channel --folder "$disk"
+    measure channel-disk-2 channel --folder "$disk" --secondaries 2
+    measure latency-disk latency --folder "$disk"
     measure file-disk file --compare --sync --folder "$disk"
     measure file-disk-volume file --folder "$disk" --ends /dev/shm
     measure small-files-disk small-files --compare --sync --folder "$disk"
