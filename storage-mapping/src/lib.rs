@@ -11,7 +11,8 @@
 //! * [`hand_off`]: how jobs go to threads and results come back;
 //! * [`path_address`]: what a configuration writes for one path, and how it is opened;
 //! * [`identity`]: which disk a path leads to;
-//! * [`in_use`]: what speaks against overwriting a file or block node.
+//! * [`in_use`]: what speaks against overwriting a file or block node;
+//! * [`wait`]: waiting for descriptors; [`scheduling`]: for a processor.
 //!
 //! Two openings of one disk, as two hosts have them; what one writes the other reads:
 //!
@@ -61,6 +62,7 @@ pub mod identity;
 pub mod in_use;
 pub mod nvme;
 pub mod path_address;
+pub mod scheduling;
 pub mod scsi;
 mod sync;
 pub mod wait;

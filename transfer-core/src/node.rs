@@ -294,6 +294,12 @@ impl Node {
         self.events.pop_front()
     }
 
+    /// Whether there is an event.
+    #[must_use]
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Moves what can move between connections and sessions.
     pub fn pump(&mut self, now: Instant) {
         self.take_endpoint_events(now);

@@ -93,9 +93,13 @@ impl Driver {
     /// the wait (signals, sockets).
     pub fn next_event(&mut self, limit: Option<Instant>, wake: &[RawFd]) -> Option<NodeEvent> {
         loop {
-            let moved = self.turn();
+            // One turn may bring many, and none of them needs a turn of its own.
             if let Some(event) = self.node.poll_event() {
                 return Some(event);
+            }
+            let moved = self.turn();
+            if self.node.has_event() {
+                continue;
             }
             let now = self.clock.now();
             if limit.is_some_and(|limit| now >= limit) {

@@ -22,16 +22,40 @@ impl SegmentHash {
     /// An empty segment is only hashed at offset 0: an empty file.
     #[must_use]
     pub fn of(offset: u64, bytes: &[u8]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        if bytes.is_empty() {
-            let alone = *hasher.finalize().as_bytes();
-            return Self { chaining: alone, alone };
-        }
-        hasher.set_input_offset(offset);
+        let mut hasher = SegmentHasher::at(offset);
         hasher.update(bytes);
-        let chaining = hasher.finalize_non_root();
-        let alone = if offset == 0 { *hasher.finalize().as_bytes() } else { [0; 32] };
-        Self { chaining, alone }
+        hasher.finish()
+    }
+}
+
+/// Hashes one segment as its bytes come.
+#[derive(Debug)]
+pub(crate) struct SegmentHasher {
+    hasher: blake3::Hasher,
+    offset: u64,
+}
+
+impl SegmentHasher {
+    /// For the segment that stands at `offset`, a multiple of the segment size.
+    pub(crate) fn at(offset: u64) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(offset);
+        Self { hasher, offset }
+    }
+
+    /// Takes the bytes that follow.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+    }
+
+    /// The hash of all of them.
+    pub(crate) fn finish(self) -> SegmentHash {
+        if self.hasher.count() == 0 {
+            let alone = *blake3::hash(&[]).as_bytes();
+            return SegmentHash { chaining: alone, alone };
+        }
+        let alone = if self.offset == 0 { *self.hasher.finalize().as_bytes() } else { [0; 32] };
+        SegmentHash { chaining: self.hasher.finalize_non_root(), alone }
     }
 }
 
@@ -124,6 +148,22 @@ mod tests {
         fn roots_agree_at_any_length(length in 0_usize..200_000, power in 0_u32..6, seed in any::<u8>()) {
             let bytes: Vec<u8> = (0..length).map(|i| (i as u8).wrapping_mul(37) ^ seed).collect();
             assert_eq!(by_segments(&bytes, 1024 << power), *blake3::hash(&bytes).as_bytes());
+        }
+
+        #[test]
+        fn a_segment_in_parts_is_the_segment(
+            length in 0_usize..70_000,
+            part in 1_usize..40_000,
+            index in 0_u64..3,
+        ) {
+            let bytes: Vec<u8> = (0..length).map(|i| (i * 31 % 251) as u8).collect();
+            let offset = if length == 0 { 0 } else { index << 17 };
+            let mut hasher = SegmentHasher::at(offset);
+            bytes.chunks(part).for_each(|part| hasher.update(part));
+            assert_eq!(hasher.finish(), SegmentHash::of(offset, &bytes));
+            if offset == 0 {
+                assert_eq!(by_segments(&bytes, 1 << 17), *blake3::hash(&bytes).as_bytes());
+            }
         }
     }
 }

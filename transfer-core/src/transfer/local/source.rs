@@ -6,7 +6,7 @@
 
 use super::super::code::{ErrorCode, LocalError};
 use super::super::name::{NameError, RelativePath};
-use super::super::root::SegmentHash;
+use super::super::root::SegmentHasher;
 use super::super::sender::PACK_ITEM_BYTES;
 use super::super::session::source_name;
 use super::super::store::{
@@ -25,6 +25,8 @@ use storage_mapping::BufferPool;
 
 /// Entries of one part of a walk, at most.
 const WALK_ENTRIES_MAX: usize = 1024;
+/// Read and then hashed at a time, so that it is still in the cache of the processor that has read it.
+const HASHED_WARM_BYTES: usize = 128 << 10;
 /// Directories inside each other, at most: one descriptor each.
 const DEPTH_MAX: usize = 200;
 
@@ -303,10 +305,15 @@ impl Sources {
     ) -> Result<LocalDone, LocalError> {
         let open = self.open_file(file)?;
         let mut payload = Payload::outgoing(pool, length);
-        read_exactly(&*open, &mut payload.room()[..length], offset)?;
+        let mut hasher = SegmentHasher::at(offset);
+        let mut at = offset;
+        for part in payload.room()[..length].chunks_mut(HASHED_WARM_BYTES) {
+            read_exactly(&*open, part, at)?;
+            hasher.update(part);
+            at += part.len() as u64;
+        }
         payload.set_length(length);
-        let hash = SegmentHash::of(offset, payload.bytes());
-        Ok(LocalDone::SegmentLoaded { payload, hash })
+        Ok(LocalDone::SegmentLoaded { payload, hash: hasher.finish() })
     }
 
     /// Whether each source is what it was when it was read.

@@ -14,7 +14,7 @@
 
 mod folder;
 mod publish;
-mod reserved;
+mod room;
 
 use super::super::code::{ErrorCode, LocalError};
 use super::super::name::RelativePath;
@@ -27,7 +27,7 @@ use super::{Place, lock};
 use crate::file_system::{Errno, FileHandle, FileStat, Handle, Mode, OFlags};
 use crate::journal::{Entry, Journal};
 use folder::PartialFolder;
-use reserved::Reserved;
+use room::reserve;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -51,7 +51,8 @@ struct Partial {
     /// None for a stream.
     size: Option<u64>,
     marks: u64,
-    reserved: Arc<Mutex<Reserved>>,
+    /// Who writes. A kernel lets one writer into a file and lets the others spin, so they queue here, where they sleep.
+    writing: Arc<Mutex<()>>,
     _claim: Claim,
 }
 
@@ -237,14 +238,14 @@ impl Receiving {
             resume = durable - durable % segment_bytes as u64;
         }
         opened.set_length(resume)?;
-        let reserved = Reserved::new(&*opened, file, resume, segment_bytes as u64).inspect_err(|_| {
+        reserve(&*opened, file, resume, segment_bytes as u64).inspect_err(|_| {
             if !found {
                 self.folder.discard(&name);
             }
         })?;
-        let reserved = Arc::new(Mutex::new(reserved));
+        let writing = Arc::default();
         let partial =
-            Partial { file: opened, id: file.id, size: file.size, marks: 0, reserved, _claim: claim };
+            Partial { file: opened, id: file.id, size: file.size, marks: 0, writing, _claim: claim };
         lock(&self.open).insert(file.index, partial);
         Ok((stat.inode, resume))
     }
@@ -259,13 +260,12 @@ impl Receiving {
 
     /// Writes one segment of a large partial file.
     pub(crate) fn store_segment(&self, index: u32, offset: u64, bytes: &[u8]) -> Result<(), LocalError> {
-        let (file, reserved) = {
+        let (file, writing) = {
             let open = lock(&self.open);
             let partial = open.get(&index).ok_or_else(|| LocalError::new(ErrorCode::Io))?;
-            (Arc::clone(&partial.file), Arc::clone(&partial.reserved))
+            (Arc::clone(&partial.file), Arc::clone(&partial.writing))
         };
-        let mut reserved = lock(&reserved);
-        reserved.reach(&*file, offset.saturating_add(bytes.len() as u64))?;
+        let _turn = lock(&writing);
         Ok(file.write_all_at(bytes, offset)?)
     }
 
