@@ -309,10 +309,7 @@ impl LocalFiles {
                 hash_range(&self.pool, &*file, offset, length, self.segment_bytes)
             }
             LocalWork::StoreSegment { index, offset, payload } => {
-                // Before it waits for its turn to write, so that nobody waits for the hash.
-                let hash = SegmentHash::of(offset, payload.bytes());
-                receiving.store_segment(index, offset, payload.bytes())?;
-                Ok(LocalDone::SegmentStored(hash))
+                receiving.store_segment(index, offset, payload.bytes()).map(LocalDone::SegmentStored)
             }
             LocalWork::Checkpoint { index, length } => receiving.checkpoint(index, length),
             LocalWork::StorePack { payload, files } => {

@@ -9,6 +9,9 @@ use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, me
 /// A BLAKE3 root.
 pub type Root = [u8; 32];
 
+/// Hashed at a time next to reading or writing it, so that it is still in the cache of the processor.
+pub(crate) const HASHED_WARM_BYTES: usize = 128 << 10;
+
 /// The hash of one segment: its chaining value, and what the root is if it is all there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHash {

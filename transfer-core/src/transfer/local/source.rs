@@ -6,7 +6,7 @@
 
 use super::super::code::{ErrorCode, LocalError};
 use super::super::name::{NameError, RelativePath};
-use super::super::root::SegmentHasher;
+use super::super::root::{HASHED_WARM_BYTES, SegmentHasher};
 use super::super::sender::PACK_ITEM_BYTES;
 use super::super::session::source_name;
 use super::super::store::{
@@ -25,8 +25,6 @@ use storage_mapping::BufferPool;
 
 /// Entries of one part of a walk, at most.
 const WALK_ENTRIES_MAX: usize = 1024;
-/// Read and then hashed at a time, so that it is still in the cache of the processor that has read it.
-const HASHED_WARM_BYTES: usize = 128 << 10;
 /// Directories inside each other, at most: one descriptor each.
 const DEPTH_MAX: usize = 200;
 

@@ -18,7 +18,7 @@ mod room;
 
 use super::super::code::{ErrorCode, LocalError};
 use super::super::name::RelativePath;
-use super::super::root::Root;
+use super::super::root::{HASHED_WARM_BYTES, Root, SegmentHash, SegmentHasher};
 use super::super::store::{
     Attributes, Destined, FileAnswer, KnownAnswer, LocalDone, OpenFile, PackFile, TransferId,
 };
@@ -258,15 +258,28 @@ impl Receiving {
             .ok_or_else(|| LocalError::new(ErrorCode::Io))
     }
 
-    /// Writes one segment of a large partial file.
-    pub(crate) fn store_segment(&self, index: u32, offset: u64, bytes: &[u8]) -> Result<(), LocalError> {
+    /// Hashes one segment of a large partial file and writes it.
+    pub(crate) fn store_segment(
+        &self,
+        index: u32,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<SegmentHash, LocalError> {
         let (file, writing) = {
             let open = lock(&self.open);
             let partial = open.get(&index).ok_or_else(|| LocalError::new(ErrorCode::Io))?;
             (Arc::clone(&partial.file), Arc::clone(&partial.writing))
         };
-        let _turn = lock(&writing);
-        Ok(file.write_all_at(bytes, offset)?)
+        let mut hasher = SegmentHasher::at(offset);
+        let mut at = offset;
+        for part in bytes.chunks(HASHED_WARM_BYTES) {
+            // Before it is this thread's turn, so that nobody waits for the hash.
+            hasher.update(part);
+            let _turn = lock(&writing);
+            file.write_all_at(part, at)?;
+            at += part.len() as u64;
+        }
+        Ok(hasher.finish())
     }
 
     /// Makes a prefix durable, then records it.
