@@ -55,6 +55,9 @@ const BUSY_PAUSE: Duration = Duration::from_millis(100);
 const BUSY_MAX: Duration = Duration::from_secs(10);
 /// Files of one COMMITTED: it fits the smallest segment, whatever a peer permits at once.
 const COMMITTED_MAX: usize = 512;
+/// Packs that the store has at a time: one is hashed while another is written. More would only wait for each other, and the
+/// syncs and renames of the files before them would wait behind.
+const PACKS_OUT_MAX: usize = 2;
 /// Directories or links made by one request.
 const MAKE_MAX: usize = 1024;
 
@@ -126,6 +129,10 @@ pub(crate) struct Receiver {
     busy_retries: BTreeSet<(Instant, u32)>,
     highest: Option<u32>,
     in_hand: usize,
+    /// Those in hand that the store does not have yet.
+    packs: VecDeque<(Payload, Vec<PackFile>)>,
+    /// Those that it has.
+    packs_out: usize,
     gather: Gather,
     flush: bool,
     directories: VecDeque<DirectoryItem>,
@@ -152,6 +159,8 @@ impl Receiver {
             busy_retries: BTreeSet::new(),
             highest: None,
             in_hand: 0,
+            packs: VecDeque::new(),
+            packs_out: 0,
             gather: Gather::new(config.segment_bytes),
             flush: false,
             directories: VecDeque::new(),
@@ -394,10 +403,21 @@ impl Receiver {
         }
         if !files.is_empty() {
             self.in_hand += 1;
+            self.packs.push_back((payload, files));
+            self.store_packs(out);
+        }
+        Ok(())
+    }
+
+    /// Hands packs to the store, a few at a time.
+    fn store_packs(&mut self, out: &mut Outbox) {
+        while self.packs_out < PACKS_OUT_MAX
+            && let Some((payload, files)) = self.packs.pop_front()
+        {
+            self.packs_out += 1;
             let purpose = Purpose::StorePack { files: files.iter().map(|pack| pack.file.index).collect() };
             out.ask(purpose, LocalWork::StorePack { payload, files });
         }
-        Ok(())
     }
 
     fn handle_end(
@@ -577,6 +597,10 @@ impl Receiver {
     pub(crate) fn stop(&mut self, out: &mut Outbox) {
         self.stopping = true;
         self.busy_retries.clear();
+        for (_, files) in std::mem::take(&mut self.packs) {
+            self.in_hand -= 1;
+            files.iter().for_each(|pack| self.back(pack.file.index));
+        }
         let worth =
             |f: &&Incoming| f.state == State::Receiving && f.stored > f.marked && f.file.size.is_some();
         let indices: Vec<u32> =

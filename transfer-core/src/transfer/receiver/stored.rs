@@ -57,6 +57,8 @@ impl Receiver {
             }
             Purpose::StorePack { files } => {
                 self.in_hand -= 1;
+                self.packs_out -= 1;
+                self.store_packs(out);
                 self.handle_pack_stored(now, &files, done, out);
             }
             Purpose::Checkpoint { index, length } => {
@@ -106,7 +108,7 @@ impl Receiver {
     }
 
     /// A local request about a file came back.
-    fn back(&mut self, index: u32) {
+    pub(super) fn back(&mut self, index: u32) {
         if let Some(file) = self.files.get_mut(&index) {
             file.busy -= 1;
         }
