@@ -2,6 +2,7 @@
 //!
 //! `DISKWIRE_FILES=20000` makes it a measurement, which it prints.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,14 +14,16 @@ use transfer_core::export::Export;
 use transfer_core::payload::Segment;
 use transfer_core::transfer::message::JobOptions;
 use transfer_core::transfer::{
-    Job, LocalFiles, LocalReply, LocalRequest, LocalStore, LossReason, Outcome, RelativePath, ServingFiles,
-    Session, SessionConfig, SessionEvent, SourceOrigin, Verdict,
+    Job, LocalFiles, LocalReply, LocalRequest, LocalStore, LocalWork, LossReason, Outcome, RelativePath,
+    ServingFiles, Session, SessionConfig, SessionEvent, SourceOrigin, Verdict,
 };
 
 /// Threads of one side.
 const WORKERS: usize = 3;
 /// Segments that a connection holds.
 const WINDOW: usize = 16;
+/// Packs that the store may have at a time: more wait for each other, and what comes after them waits, too.
+const PACKS_MAX: usize = 2;
 
 enum Event {
     Ended,
@@ -28,14 +31,15 @@ enum Event {
     Segment(Segment),
 }
 
-/// Drives one session until it is finished, or its peer has ended.
+/// Drives one session until it is finished, or its peer has ended. Gives the outcome, and how many packs were with the
+/// store at once.
 fn drive(
     mut session: Session,
     files: Arc<dyn LocalStore>,
     events: &Receiver<Event>,
     own: &Sender<Event>,
     peer: &Sender<Event>,
-) -> Option<Outcome> {
+) -> (Option<Outcome>, usize) {
     let started = std::time::Instant::now();
     let clock = || Instant::ZERO + started.elapsed();
     let (work, queue) = channel::<LocalRequest>();
@@ -52,12 +56,17 @@ fn drive(
     }
     let mut outcome = None;
     let mut waiting = std::collections::VecDeque::new();
+    let (mut packs, mut packs_max) = (BTreeSet::new(), 0);
     loop {
         for _ in 0..WINDOW {
             let Some(segment) = session.poll_segment(clock()) else { break };
             let _ = peer.send(Event::Segment(segment));
         }
         while let Some(request) = session.poll_local(clock()) {
+            if matches!(request.work, LocalWork::StorePack { .. }) {
+                packs.insert(request.id);
+                packs_max = packs_max.max(packs.len());
+            }
             work.send(request).expect("workers live");
         }
         while let Some(event) = session.poll_event() {
@@ -67,7 +76,7 @@ fn drive(
         }
         if session.is_finished() {
             let _ = peer.send(Event::Ended);
-            return outcome;
+            return (outcome, packs_max);
         }
         while session.wants_segment()
             && let Some(segment) = waiting.pop_front()
@@ -75,7 +84,10 @@ fn drive(
             session.handle_segment(clock(), segment).expect("no violation");
         }
         match events.recv_timeout(Duration::from_millis(20)) {
-            Ok(Event::Reply(reply)) => session.handle_local(clock(), reply),
+            Ok(Event::Reply(reply)) => {
+                packs.remove(&reply.id);
+                session.handle_local(clock(), reply);
+            }
             Ok(Event::Segment(segment)) => waiting.push_back(segment),
             Ok(Event::Ended) => session.handle_lost(clock(), LossReason::Closed),
             Err(_) => session.handle_timeout(clock()),
@@ -103,9 +115,10 @@ fn push(here: &Path, export: &Path, state: &Path) -> Outcome {
     let (a, b) = (Session::requester(config.clone(), job), Session::responder(config));
     let (own_b, peer_b) = (to_b.clone(), to_a.clone());
     let responder = thread::spawn(move || drive(b, serve, &from_a, &own_b, &peer_b));
-    let outcome = drive(a, command, &from_b, &to_a, &to_b).expect("an outcome");
-    responder.join().expect("the responder ends");
-    outcome
+    let (outcome, _) = drive(a, command, &from_b, &to_a, &to_b);
+    let (_, packs) = responder.join().expect("the responder ends");
+    assert!((1..=PACKS_MAX).contains(&packs), "{packs} packs were with the store at once");
+    outcome.expect("an outcome")
 }
 
 #[test]
