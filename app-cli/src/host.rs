@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storage_mapping::BufferPool;
-use storage_mapping::scheduling::wait_for_turns;
 use thiserror::Error;
 use transfer_core::driver::Driver;
 use transfer_core::driver::clock::{Clock, OsRandom};
@@ -136,8 +135,6 @@ impl Host {
     /// # Errors
     /// See [`HostError`].
     pub fn start(config: &HostConfig, purpose: Purpose) -> Result<(Self, Vec<String>), HostError> {
-        // Before there is a thread that would not.
-        wait_for_turns();
         let key = HostKey::load(&config.key)?;
         let state = StateDir::open(&config.state)?;
         // Before the paths: their sessions belong to the lane.

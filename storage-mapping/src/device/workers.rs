@@ -71,6 +71,8 @@ impl Workers {
         let threads_max = if is_in_memory { THREADS_IN_MEMORY } else { THREADS_MAX };
         let opened = Arc::clone(&file);
         let crew = Crew::new("block-io", threads_max, finished.clone(), move |job| carry_out(&opened, job));
+        // Of a file in memory they copy what is large.
+        let crew = if is_in_memory { crew.with_patience() } else { crew };
         Ok(Self { file, is_in_memory, done_at_once: VecDeque::new(), crew, finished, results })
     }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread;
 
 use super::{Giver, JobGiver, JobTaker, jobs};
+use crate::scheduling::{take_turns_as_usual, wait_for_turns};
 
 /// What a thread does with a job.
 type Work<J, R> = dyn Fn(J) -> R + Send + Sync;
@@ -19,6 +20,7 @@ type Work<J, R> = dyn Fn(J) -> R + Send + Sync;
 pub struct Crew<J, R> {
     name: &'static str,
     threads_max: usize,
+    is_patient: bool,
     work: Arc<Work<J, R>>,
     jobs: JobGiver<J>,
     waiting: JobTaker<J>,
@@ -35,7 +37,23 @@ impl<J: Send + 'static, R: Send + 'static> Crew<J, R> {
         work: impl Fn(J) -> R + Send + Sync + 'static,
     ) -> Self {
         let (jobs, waiting) = jobs();
-        Self { name, threads_max, work: Arc::new(work), jobs, waiting, finished, threads: 0 }
+        Self {
+            name,
+            threads_max,
+            is_patient: false,
+            work: Arc::new(work),
+            jobs,
+            waiting,
+            finished,
+            threads: 0,
+        }
+    }
+
+    /// Has threads that are started from now on wait for their turns: for jobs of some size, whose thread loses more when
+    /// it is pushed off its processor than they lose by waiting.
+    #[must_use]
+    pub fn with_patience(self) -> Self {
+        Self { is_patient: true, ..self }
     }
 
     /// One thread more.
@@ -45,8 +63,14 @@ impl<J: Send + 'static, R: Send + 'static> Crew<J, R> {
     pub fn start_thread(&mut self) -> io::Result<()> {
         let (work, waiting) = (Arc::clone(&self.work), self.waiting.clone());
         let finished = self.finished.clone();
+        let is_patient = self.is_patient;
         let begin = move || {
             let _guard = EndsTheProcess;
+            if is_patient {
+                wait_for_turns();
+            } else {
+                take_turns_as_usual();
+            }
             waiting.work(&finished, |job| work(job));
         };
         thread::Builder::new().name(self.name.to_owned()).spawn(begin)?;
@@ -92,6 +116,8 @@ impl Drop for EndsTheProcess {
 mod tests {
     use super::super::results;
     use super::Crew;
+    use crate::scheduling::tests::policy;
+    use crate::scheduling::{take_turns_as_usual, wait_for_turns};
     use std::sync::{Arc, Barrier};
 
     #[test]
@@ -115,6 +141,26 @@ mod tests {
         found.sort_unstable();
         assert!(found.into_iter().eq(0..9));
         assert_eq!(crew.threads, 3);
+    }
+
+    #[test]
+    fn a_crew_is_as_patient_as_was_said_whoever_starts_its_threads() {
+        let policy_of = |is_patient: bool| {
+            let (finished, mut taker) = results().expect("a descriptor");
+            let crew = Crew::new("crew", 1, finished, |()| policy());
+            let mut crew = if is_patient { crew.with_patience() } else { crew };
+            crew.give(()).expect("a thread");
+            loop {
+                if let Some(policy) = taker.take() {
+                    return policy;
+                }
+                crate::wait::wait(&[taker.descriptor()], None);
+            }
+        };
+        wait_for_turns();
+        assert_eq!((policy_of(false), policy_of(true)), ("0".to_owned(), "3".to_owned()));
+        take_turns_as_usual();
+        assert_eq!((policy_of(false), policy_of(true)), ("0".to_owned(), "3".to_owned()));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storage_mapping::block::time::earliest;
+use storage_mapping::scheduling::{take_turns_as_usual, wait_for_turns};
 use storage_mapping::{BufferPool, Instant, wait};
 use volume::Volume;
 
@@ -24,6 +25,8 @@ use crate::transfer::{LocalReply, LocalStore};
 const SEAL_AT_ONCE_BYTES: usize = 16 << 10;
 /// Shorter pauses are not slept: to sleep and to wake takes longer.
 const SPIN_MAX: Duration = Duration::from_micros(10);
+/// From so much work on that workers have, it is bulk.
+const BULK_PENDING: usize = 3;
 /// Longest wait, so that signals and the program's own questions are seen.
 const WAIT_MAX: Duration = Duration::from_millis(500);
 
@@ -42,6 +45,8 @@ pub struct Driver {
     workers: WorkPool<Done>,
     stores: BTreeMap<ConnectionId, Arc<dyn LocalStore + Send + Sync>>,
     descriptors: Vec<RawFd>,
+    /// Whether the calling thread waits for its turns.
+    is_patient: bool,
 }
 
 impl std::fmt::Debug for Driver {
@@ -59,7 +64,7 @@ impl Driver {
         volume.attach_pool(&buffers);
         let workers = WorkPool::new()?;
         let stores = BTreeMap::new();
-        Ok(Self { node, volume, buffers, clock, workers, stores, descriptors: Vec::new() })
+        Ok(Self { node, volume, buffers, clock, workers, stores, descriptors: Vec::new(), is_patient: false })
     }
 
     /// The time.
@@ -157,6 +162,17 @@ impl Driver {
         moved
     }
 
+    /// While much is with the workers, the loop does not push them off their processors for each thing that is done: it comes
+    /// when one is free, and finds several. Otherwise somebody may wait for an answer, and it comes at once.
+    fn choose_turns(&mut self) {
+        let pending = self.workers.pending();
+        let is_bulk = if self.is_patient { pending > 0 } else { pending >= BULK_PENDING };
+        if is_bulk != self.is_patient {
+            self.is_patient = is_bulk;
+            if is_bulk { wait_for_turns() } else { take_turns_as_usual() }
+        }
+    }
+
     /// Waits; `true` if one of `wake` may have ended it.
     fn wait(&mut self, limit: Option<Instant>, wake: &[RawFd]) -> bool {
         let now = self.clock.now();
@@ -168,6 +184,7 @@ impl Driver {
             std::hint::spin_loop();
             return false;
         }
+        self.choose_turns();
         self.descriptors.clear();
         self.descriptors.push(self.workers.descriptor());
         self.volume.wait_on(&mut self.descriptors);

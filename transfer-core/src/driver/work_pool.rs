@@ -47,7 +47,8 @@ impl<R: Send + 'static> WorkPool<R> {
     pub fn new() -> std::io::Result<Self> {
         let processors = std::thread::available_parallelism().map_or(2, usize::from);
         let (finished, results) = results()?;
-        let crew = |name, threads| Crew::new(name, threads, finished.clone(), |job: Job<R>| job());
+        let crew =
+            |name, threads| Crew::new(name, threads, finished.clone(), |job: Job<R>| job()).with_patience();
         let (mut compute, mut files) = (crew("seal", processors), crew("file", FILE_THREADS));
         compute.start_thread()?;
         files.start_thread()?;

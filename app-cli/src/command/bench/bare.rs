@@ -154,7 +154,7 @@ pub(super) fn fio(file: &Path, size: u64) -> Result<f64, CommandError> {
         command.arg(format!("--offset={}", span.start)).arg(format!("--size={}", span.bytes));
     }
     let run = || {
-        // It is measured as whoever calls it would.
+        // Not as the loop that was measured before in this thread.
         take_turns_as_usual();
         command.stdin(Stdio::null()).output()
     };

@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use aws_lc_rs::signature::Ed25519KeyPair;
-use storage_mapping::scheduling::wait_for_turns;
 use storage_mapping::{BlockDevice, BufferPool, Instant};
 use transfer_core::driver::Driver;
 use transfer_core::driver::clock::{Clock, OsRandom};
@@ -76,10 +75,8 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Lays a volume out over the devices, which are overwritten. From now on the calling thread takes its turns as those of
-    /// `cp` and `serve` do.
+    /// Lays a volume out over the devices, which are overwritten.
     pub(super) fn create(extent: &Extent, open: OpenDevices) -> Result<Self, CommandError> {
-        wait_for_turns();
         let seed: [u8; 32] = random_bytes(&mut OsRandom);
         let admin = Ed25519KeyPair::from_seed_unchecked(&seed).expect("a seed of 32 bytes");
         let keys = [random_bytes(&mut OsRandom), random_bytes(&mut OsRandom)];

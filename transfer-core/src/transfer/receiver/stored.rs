@@ -91,20 +91,23 @@ impl Receiver {
                 }
                 _ => return Err(LocalError::new(ErrorCode::Io)),
             },
-            Purpose::Make => {
-                self.making = false;
-                let failures = match done {
-                    Ok(LocalDone::Failures(failures)) => failures,
-                    Ok(_) => Vec::new(),
-                    Err(error) => vec![(RelativePath::root(), error)],
-                };
-                for (path, error) in failures {
-                    refuse_item(out, path, error.into());
-                }
-            }
+            Purpose::Make => self.handle_made(done, out),
             _ => {}
         }
         Ok(())
+    }
+
+    /// Directories or links were made, but for the failures.
+    fn handle_made(&mut self, done: Result<LocalDone, LocalError>, out: &mut Outbox) {
+        self.making = false;
+        let failures = match done {
+            Ok(LocalDone::Failures(failures)) => failures,
+            Ok(_) => Vec::new(),
+            Err(error) => vec![(RelativePath::root(), error)],
+        };
+        for (path, error) in failures {
+            refuse_item(out, path, error.into());
+        }
     }
 
     /// A local request about a file came back.
